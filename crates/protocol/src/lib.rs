@@ -1,0 +1,29 @@
+//! What the processes of Ai-semble and their clients say to each other: gRPC definitions, JSON types
+//! of the HTTP API, the closed set of error codes, API keys, and the limits that both sides know.
+//!
+//! It must not know how anything is carried or done: no axum, no candle, no store.
+
+pub mod completion;
+pub mod error;
+pub mod job;
+pub mod keys;
+pub mod limits;
+pub mod model;
+
+/// The gRPC messages, clients and servers, generated from `proto/aisemble/v1/*.proto`.
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod v1 {
+    tonic::include_proto!("aisemble.v1");
+
+    /// The encoded `FileDescriptorSet` of all definitions, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub use error::{ApiError, ErrorCode};
+pub use job::{JobId, JobState};
