@@ -1,0 +1,124 @@
+//! House rules that no compiler checks: sizes, heads, names, and the marks of unfinished work.
+
+use std::path::{Path, PathBuf};
+
+use aisemble_tests::repository_root;
+
+const FILE_LINES_MAX: usize = 500;
+const LINE_CHARS_MAX: usize = 100;
+/// A name that says nothing about what is inside.
+const DRAWERS: [&str; 7] = ["utils", "util", "common", "helpers", "helper", "manager", "misc"];
+
+/// A mark that must not land, assembled so that this file does not contain it.
+fn marks() -> Vec<String> {
+    let bang = |name: &str| format!("{name}!(");
+    vec![
+        bang("todo"),
+        bang("unimplemented"),
+        bang("dbg"),
+        format!("#[{}", "ignore"),
+        format!("#[{}(", "allow"),
+        format!("#![{}(", "allow"),
+        format!("{}ME", "FIX"),
+        format!("{}DO", "TO"),
+    ]
+}
+
+#[test]
+fn every_rust_file_is_of_a_readable_size_and_says_what_it_owns() {
+    let mut faults = Vec::new();
+    for path in files(&["rs"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            faults.push(format!("{}: {lines} lines, {FILE_LINES_MAX} at most", show(&path)));
+        }
+        if !text.starts_with("//!") {
+            faults.push(format!("{}: must open with `//!`: what it owns", show(&path)));
+        }
+        for (number, line) in text.lines().enumerate() {
+            if line.chars().count() > LINE_CHARS_MAX && !line.contains("http") {
+                faults.push(format!("{}:{}: over 100 columns", show(&path), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_mark_of_unfinished_work() {
+    let marks = marks();
+    let mut faults = Vec::new();
+    for path in files(&["rs", "sh", "toml", "proto", "md"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            for mark in marks.iter().filter(|mark| line.contains(mark.as_str())) {
+                faults.push(format!("{}:{}: {mark}", show(&path), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_file_is_a_drawer() {
+    for path in files(&["rs"]) {
+        for part in path.strip_prefix(repository_root()).unwrap().iter() {
+            let name = part.to_str().unwrap().trim_end_matches(".rs");
+            assert!(!DRAWERS.contains(&name), "{}: name what is inside", show(&path));
+        }
+    }
+}
+
+#[test]
+fn expectations_give_their_reason() {
+    for path in files(&["rs"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (at, _) in text.match_indices(&format!("#[{}(", "expect")) {
+            let end = text[at..].find(")]").map_or(text.len(), |end| at + end);
+            let what = &text[at..end];
+            assert!(what.contains("reason"), "{}: {what}", show(&path));
+        }
+    }
+}
+
+#[test]
+fn scripts_stop_at_the_first_error() {
+    for path in files(&["sh"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("#!"), "{}: no interpreter line", show(&path));
+        assert!(text.contains("set -eu"), "{}: must `set -eu`", show(&path));
+    }
+}
+
+#[test]
+fn the_changelog_has_an_unreleased_part() {
+    let text = std::fs::read_to_string(repository_root().join("CHANGELOG.md")).unwrap();
+    assert!(text.contains("## [Unreleased]"));
+}
+
+/// Every file of the repository with one of the extensions, build output left out.
+fn files(extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![repository_root()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap_or_default();
+            if path.is_dir() {
+                if name != ".git" && name != "target" {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x)) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found.sort();
+    found
+}
+
+fn show(path: &Path) -> String {
+    path.strip_prefix(repository_root()).unwrap_or(path).display().to_string()
+}
