@@ -21,12 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // L2
     (
         "aisemble-llm",
-        &[
-            "aisemble-service",
-            "aisemble-protocol",
-            "aisemble-batcher",
-            "aisemble-weights",
-        ],
+        &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
     ),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
     ("aisemble-cli", &["aisemble-protocol", "aisemble-client"]),

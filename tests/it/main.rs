@@ -1,4 +1,9 @@
 //! The tests that look at the whole: layering, house rules, and the product run end to end.
 
+mod e2e_bad_input;
+mod e2e_completion;
+mod e2e_crash;
+mod e2e_isolation;
+mod e2e_model_files;
 mod layering;
 mod tidy;
