@@ -1,1 +1,20 @@
-//! aisemble-client
+//! The typed client of the HTTP API: completions (waited for, streamed, as jobs), jobs and their
+//! events, models, health. Deadlines, retries with jittered backoff, and errors as the server's own
+//! `problem+json` live here once.
+//!
+//! It must not know how the server does anything, print anything, or read a configuration.
+
+mod backoff;
+mod completion;
+mod error;
+mod health;
+mod http;
+mod jobs;
+pub mod sse;
+
+pub use backoff::RetryPolicy;
+pub use completion::{CompletionEvent, CompletionEvents};
+pub use error::{ClientError, Problem};
+pub use health::{CapabilityReady, Ready};
+pub use http::{Client, ClientConfig, IDLE_MAX, RESPONSE_BYTES_MAX};
+pub use jobs::{Cancelled, JobQuery, WatchEvent, WatchEvents, WatchOptions};
