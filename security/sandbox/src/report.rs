@@ -1,0 +1,44 @@
+//! What the kernel says is in force now, for the start's log line, `Describe` and /metrics. It
+//! reads and never changes anything.
+
+use crate::confine::{State, state};
+use crate::error::SandboxError;
+use crate::policy::Step;
+use crate::process;
+
+/// The sandbox of this process, as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// The kernel's Landlock ABI; everything it offers is enforced.
+    pub landlock_abi: u32,
+    /// `NoNewPrivs` of `/proc/self/status`.
+    pub no_new_privs: bool,
+    /// `Seccomp` of `/proc/self/status`: 2 is a filter.
+    pub seccomp_mode: u32,
+    /// `Seccomp_filters` of `/proc/self/status`; a container's own filter counts too.
+    pub seccomp_filters: u32,
+    /// The policy's name.
+    pub policy: String,
+    /// Whether the second step is in force.
+    pub locked_down: bool,
+}
+
+/// The report of this process.
+///
+/// # Errors
+/// `NotConfined` before [`crate::confine`]; `System` if `/proc/self/status` cannot be read.
+pub fn report() -> Result<Report, SandboxError> {
+    report_of(state()?)
+}
+
+pub(crate) fn report_of(state: &State) -> Result<Report, SandboxError> {
+    let status = process::read_status(&state.status)?;
+    Ok(Report {
+        landlock_abi: state.landlock_abi,
+        no_new_privs: status.no_new_privs == 1,
+        seccomp_mode: status.seccomp_mode,
+        seccomp_filters: status.seccomp_filters,
+        policy: state.policy.name().to_owned(),
+        locked_down: state.step() == Step::LockDown,
+    })
+}
