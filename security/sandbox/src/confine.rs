@@ -88,14 +88,6 @@ pub fn confine(policy: &Policy, paths: &Paths) -> Result<Confined, SandboxError>
 }
 
 impl Confined {
-    /// What the kernel reports now.
-    ///
-    /// # Errors
-    /// `System` if `/proc/self/status` cannot be read.
-    pub fn report(&self) -> Result<Report, SandboxError> {
-        report_of(self.state)
-    }
-
     /// The second step, once the model is loaded and warm: from here on only the calls that the
     /// policy allows, on every thread of the process and those made later.
     ///

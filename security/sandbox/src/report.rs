@@ -17,18 +17,24 @@ pub struct Report {
     pub seccomp_mode: u32,
     /// `Seccomp_filters` of `/proc/self/status`; a container's own filter counts too.
     pub seccomp_filters: u32,
-    /// The policy's name.
+    /// The policy's name; empty before `confine`.
     pub policy: String,
     /// Whether the second step is in force.
     pub locked_down: bool,
 }
 
-/// The report of this process.
-///
-/// # Errors
-/// `NotConfined` before [`crate::confine`]; `System` if `/proc/self/status` cannot be read.
-pub fn report() -> Result<Report, SandboxError> {
-    report_of(state()?)
+/// The report of this process. Before [`crate::confine`], and for anything that cannot be read,
+/// it says what is safe to believe: not in force.
+#[must_use]
+pub fn report() -> Report {
+    state().and_then(report_of).unwrap_or_else(|_unconfined_or_unreadable| Report {
+        landlock_abi: 0,
+        no_new_privs: false,
+        seccomp_mode: 0,
+        seccomp_filters: 0,
+        policy: String::new(),
+        locked_down: false,
+    })
 }
 
 pub(crate) fn report_of(state: &State) -> Result<Report, SandboxError> {
