@@ -1,0 +1,12 @@
+//! Between text and tokens: the chat template, the prompt's tokens, text that comes back piece by
+//! piece, and stop strings. It must not know the model, sampling or channels.
+
+mod chat;
+mod detokenizer;
+mod prompt;
+mod stop;
+
+pub use chat::{ChatError, ChatTemplate, Message};
+pub use detokenizer::Detokenizer;
+pub use prompt::{SpecialToken, SpecialTokens, Stretch};
+pub use stop::{StopScan, StopStrings};
