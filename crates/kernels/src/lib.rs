@@ -13,8 +13,11 @@
 
 pub mod reference;
 
+mod activations;
+mod aligned;
 mod attention;
 mod cpu;
+mod disjoint;
 mod error;
 mod format;
 mod isa;
@@ -22,7 +25,10 @@ mod kv;
 mod matmul;
 mod packed;
 mod pool;
+mod repack;
 mod rope;
+mod scratch;
+mod simd;
 
 pub use attention::{AttentionRows, AttentionShape};
 pub use cpu::Cpu;

@@ -4,14 +4,18 @@
 mod blocks;
 mod rows;
 
+use blocks::q4_1_minimum;
 pub use blocks::{QuantisedBlock, dequantise_row, quantise_block};
+pub(crate) use blocks::{q4_k_scale, q6_k_quant};
 pub use rows::{attention_row, rms_norm, rope, silu, softmax};
 
 use crate::format::BlockFormat;
 
-/// `out[r][n] = sum over k of x[r][k] * w[n][k]` where `x` is rounded to 8 bits per 32 values
-/// first when the format is quantised, and `w` is dequantised exactly; in double precision.
-/// `x` is `[m, cols]`, `bytes` holds `rows` rows as in the file; the result is `[m, rows]`.
+/// `out[r][n] = sum over k of x[r][k] * w[n][k]` in double precision, where `w` is dequantised
+/// exactly and, when the format is quantised, `x` is rounded to 8 bits per 32 values first. The
+/// minimum of a `Q4_1` block is multiplied with the rounded sum of the activations
+/// ([`QuantisedBlock::sum`]), as in llama.cpp. `x` is `[m, cols]`, `bytes` holds `rows` rows as in
+/// the file; the result is `[m, rows]`.
 ///
 /// # Panics
 /// When lengths disagree.
@@ -23,24 +27,44 @@ pub fn matmul(format: BlockFormat, bytes: &[u8], cols: usize, x: &[f32]) -> Vec<
     let mut weights = vec![0.0; cols];
     let rows = bytes.len() / row_bytes;
     let mut out = vec![0.0; x.len() / cols * rows];
-    let rounded = if format.is_quantised() { round_activations(x) } else { x.to_vec() };
+    let blocks: Vec<QuantisedBlock> = if format.is_quantised() {
+        x.chunks_exact(32).map(quantise_block).collect()
+    } else {
+        Vec::new()
+    };
     for (n, row) in bytes.chunks_exact(row_bytes).enumerate() {
         dequantise_row(format, row, &mut weights);
-        for (r, x_row) in rounded.chunks_exact(cols).enumerate() {
-            let sum: f64 =
-                x_row.iter().zip(&weights).map(|(a, w)| f64::from(*a) * f64::from(*w)).sum();
-            out[r * rows + n] = sum as f32;
+        for r in 0..x.len() / cols {
+            out[r * rows + n] = if format.is_quantised() {
+                let blocks = &blocks[r * cols / 32..][..cols / 32];
+                quantised_dot(format, row, &weights, blocks)
+            } else {
+                dot(&x[r * cols..][..cols], &weights) as f32
+            };
         }
     }
     out
 }
 
-/// `x` after a round trip through blocks of 32 8-bit values.
-fn round_activations(x: &[f32]) -> Vec<f32> {
-    x.chunks_exact(32)
-        .flat_map(|block| {
-            let q = quantise_block(block);
-            q.quants.map(|value| f32::from(value) * q.scale)
-        })
-        .collect()
+fn dot(x: &[f32], weights: &[f32]) -> f64 {
+    x.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+}
+
+fn quantised_dot(
+    format: BlockFormat,
+    row: &[u8],
+    weights: &[f32],
+    blocks: &[QuantisedBlock],
+) -> f32 {
+    let mut total = 0.0;
+    for (index, (block, weights)) in blocks.iter().zip(weights.chunks_exact(32)).enumerate() {
+        let x = block.quants.map(|quant| f32::from(quant) * block.scale);
+        total += dot(&x, weights);
+        if format == BlockFormat::Q4_1 {
+            let minimum = q4_1_minimum(&row[index * format.block_bytes()..]);
+            let exact: f32 = x.iter().sum();
+            total += f64::from(minimum) * (f64::from(block.sum) - f64::from(exact));
+        }
+    }
+    total as f32
 }

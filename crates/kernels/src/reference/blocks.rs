@@ -80,6 +80,11 @@ fn nibbles(scale: f32, offset: f32, minimum: f32, quants: &[u8], out: &mut [f32]
     }
 }
 
+/// The minimum of a `Q4_1` block.
+pub(super) fn q4_1_minimum(block: &[u8]) -> f32 {
+    half_at(block, 2)
+}
+
 /// The 6-bit scale and minimum of sub-block `index` of a `Q4_K` block's 12 packed bytes.
 pub(crate) fn q4_k_scale(packed: &[u8], index: usize) -> (u8, u8) {
     if index < 4 {
