@@ -1,1 +1,32 @@
-//! aisemble-weights
+//! The seam to model files and to candle: reading GGUF without trusting it, digests, tokenizers,
+//! the shape of a model, and the layers and operations that decoders and encoders are made of.
+//!
+//! It knows files, tensors and devices. It must not know requests, sampling, sequences' owners,
+//! gRPC or HTTP; it imports `aisemble_kernels` and no other crate of ours.
+//!
+//! From a file to a decoder: [`digest::open_verified`] -> [`GgufFile::from_file`] ->
+//! [`ModelConfig::from_gguf`], [`Tokenizer::from_gguf`], [`Linear::load`], [`Embedding::load`],
+//! [`ops`]; then the file is dropped: what was packed stays, once.
+
+mod config;
+mod convert;
+mod device;
+pub mod digest;
+mod embedding;
+mod error;
+pub mod gguf;
+mod linear;
+pub mod ops;
+pub mod tokenizer;
+
+pub use config::{ConfigError, ModelConfig, RopeScaling};
+pub use device::{DeviceError, device};
+pub use embedding::Embedding;
+pub use error::LoadError;
+pub use gguf::{GgufError, GgufFile};
+pub use linear::{Linear, rope_factors, vector};
+pub use tokenizer::{Tokenizer, TokenizerError};
+
+// What a decoder needs of the kernels and of candle, so that it names this crate only.
+pub use aisemble_kernels as kernels;
+pub use candle_core as candle;

@@ -1,0 +1,91 @@
+//! From the types of a file to what the kernels pack: which types have a kernel, and requantising
+//! those that have none to Q8_0. It works on one stretch of rows at a time, so that a large table
+//! is never held as floats.
+
+use std::borrow::Cow;
+
+use aisemble_kernels::{BlockFormat, PackedMatrix};
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+
+use crate::error::LoadError;
+use crate::gguf::{GgufFile, TensorType, TensorView};
+
+/// Values that are held as floats at once while a matrix is requantised.
+const REQUANTISE_VALUES: usize = 1024 * 1024;
+
+/// The kernels' format of a tensor type; `None` when they have no kernel for it.
+pub(crate) fn format_of(kind: TensorType) -> Option<BlockFormat> {
+    match kind {
+        TensorType::F32 => Some(BlockFormat::F32),
+        TensorType::F16 => Some(BlockFormat::F16),
+        TensorType::Bf16 => Some(BlockFormat::Bf16),
+        TensorType::Q4_0 => Some(BlockFormat::Q4_0),
+        TensorType::Q4_1 => Some(BlockFormat::Q4_1),
+        TensorType::Q8_0 => Some(BlockFormat::Q8_0),
+        TensorType::Q4K => Some(BlockFormat::Q4K),
+        TensorType::Q6K => Some(BlockFormat::Q6K),
+        TensorType::Q5_0
+        | TensorType::Q5_1
+        | TensorType::Q8_1
+        | TensorType::Q2K
+        | TensorType::Q3K
+        | TensorType::Q5K
+        | TensorType::Q8K => None,
+    }
+}
+
+/// A matrix of the file, packed for the kernels.
+pub(crate) fn pack(gguf: &GgufFile, name: &str) -> Result<PackedMatrix, LoadError> {
+    let view = gguf.tensor(name)?;
+    let (rows, cols) = matrix_dims(name, &view)?;
+    let packed = match format_of(view.kind) {
+        Some(format) => PackedMatrix::pack(format, view.bytes, rows, cols),
+        None => {
+            tracing::info!(
+                tensor.name = name,
+                from = ?view.kind,
+                to = "Q8_0",
+                "requantised: no kernel computes with the type in the file"
+            );
+            let bytes = requantise(&view, rows, cols)
+                .map_err(|source| LoadError::Candle { name: name.to_owned(), source })?;
+            PackedMatrix::pack(BlockFormat::Q8_0, &bytes, rows, cols)
+        }
+    };
+    packed.map_err(|source| LoadError::Pack { name: name.to_owned(), source })
+}
+
+pub(crate) fn matrix_dims(name: &str, view: &TensorView<'_>) -> Result<(usize, usize), LoadError> {
+    let [rows, cols] = *view.dims else {
+        return Err(LoadError::Shape {
+            name: name.to_owned(),
+            found: view.dims.to_vec(),
+            expected: vec![0, 0],
+        });
+    };
+    Ok((rows, cols))
+}
+
+/// The tensor as candle's quantised tensor on `device`: a copy of the bytes.
+pub(crate) fn qtensor(
+    view: &TensorView<'_>,
+    dims: &[usize],
+    device: &Device,
+) -> candle_core::Result<QTensor> {
+    let storage = QStorage::from_data(Cow::Borrowed(view.bytes), device, view.kind.candle())?;
+    QTensor::new(storage, dims)
+}
+
+fn requantise(view: &TensorView<'_>, rows: usize, cols: usize) -> candle_core::Result<Vec<u8>> {
+    let row_bytes = view.bytes.len() / rows;
+    let stretch = (REQUANTISE_VALUES / cols).max(1);
+    let mut requantised = Vec::new();
+    for bytes in view.bytes.chunks(stretch * row_bytes) {
+        let part = TensorView { bytes, ..*view };
+        let floats = qtensor(&part, &[bytes.len() / row_bytes, cols], &Device::Cpu)?
+            .dequantize(&Device::Cpu)?;
+        requantised.extend_from_slice(&QTensor::quantize(&floats, GgmlDType::Q8_0)?.data()?);
+    }
+    Ok(requantised)
+}

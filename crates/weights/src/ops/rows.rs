@@ -1,0 +1,154 @@
+//! Operations on each row by itself: normalisation, rotation, gating, addition.
+
+use std::sync::Arc;
+
+use aisemble_kernels::{Cpu, RopeConfig, RopeStyle, RopeTable};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::contiguous;
+use crate::config::{ModelConfig, RopeScaling};
+
+/// `x / sqrt(mean(x^2) + eps) * weight` for each row. `x` is `[.., width]`, `weight` `[width]`; the
+/// result has the shape of `x`.
+///
+/// # Errors
+/// When the widths differ or a tensor is not f32.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    x.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &RmsNorm { eps })
+}
+
+struct RmsNorm {
+    eps: f32,
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (values, weight) = (contiguous(x, x_layout)?, contiguous(weight, weight_layout)?);
+        let width = x_layout.dims().last().copied().unwrap_or(0);
+        if width == 0 || weight.len() != width || weight_layout.dims().len() != 1 {
+            bail!("rms-norm: rows of {width} values, weights {:?}", weight_layout.dims());
+        }
+        let mut out = vec![0.0; values.len()];
+        Cpu::best().rms_norm(values, weight, self.eps, &mut out);
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+}
+
+/// `silu(gate) * up`, value by value. Both have one shape, which is the result's.
+///
+/// # Errors
+/// When the shapes differ or a tensor is not f32.
+pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &SiluMul)
+}
+
+struct SiluMul;
+
+impl CustomOp2 for SiluMul {
+    fn name(&self) -> &'static str {
+        "silu-mul"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
+        up: &CpuStorage,
+        up_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        if gate_layout.dims() != up_layout.dims() {
+            bail!("silu-mul: shapes {:?} and {:?}", gate_layout.dims(), up_layout.dims());
+        }
+        let gate = contiguous(gate, gate_layout)?;
+        let mut out = vec![0.0; gate.len()];
+        Cpu::best().silu_mul(gate, contiguous(up, up_layout)?, &mut out);
+        Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
+    }
+}
+
+/// `x + y` (the residual stream); candle's own addition, here so that a decoder names one module.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    x.add(y)
+}
+
+/// Turns the heads of `x`, `[rows, heads, head_dim]`, by their positions, `[rows]`. The result has
+/// the shape of `x`.
+///
+/// # Errors
+/// When the shapes disagree, a position is not in the table, or `x` is not f32.
+pub fn rope(x: &Tensor, positions: &Arc<[u32]>, table: &Arc<RopeTable>) -> Result<Tensor> {
+    let (positions, table) = (Arc::clone(positions), Arc::clone(table));
+    x.contiguous()?.apply_op1_no_bwd(&Rope { positions, table })
+}
+
+struct Rope {
+    positions: Arc<[u32]>,
+    table: Arc<RopeTable>,
+}
+
+impl CustomOp1 for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, _heads, head_dim) = layout.shape().dims3()?;
+        if rows != self.positions.len() {
+            bail!("rope: {rows} rows, {} positions", self.positions.len());
+        }
+        if head_dim < self.table.rotary_dim() {
+            bail!("rope: heads of {head_dim} values, {} turn", self.table.rotary_dim());
+        }
+        let limit = self.table.positions();
+        if let Some(position) = self.positions.iter().find(|&&at| at as usize >= limit) {
+            bail!("rope: position {position} is past the table of {limit}");
+        }
+        let mut out = contiguous(storage, layout)?.to_vec();
+        if !out.is_empty() {
+            Cpu::best().rope(&self.table, &mut out, head_dim, &self.positions);
+        }
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+/// The table of a model for `positions` positions. `frequency_factors`:
+/// [`rope_factors`](crate::rope_factors).
+///
+/// # Errors
+/// When the factors are not `rope_dim / 2` values.
+pub fn rope_table(
+    config: &ModelConfig,
+    style: RopeStyle,
+    positions: usize,
+    frequency_factors: Vec<f32>,
+) -> Result<Arc<RopeTable>> {
+    let pairs = config.rope_dim / 2;
+    if !frequency_factors.is_empty() && frequency_factors.len() != pairs {
+        bail!("rope: {} frequency factors for {pairs} pairs", frequency_factors.len());
+    }
+    let linear_scale = match config.rope_scaling {
+        RopeScaling::None => 1.0,
+        RopeScaling::Linear { factor } => factor,
+    };
+    Ok(Arc::new(RopeTable::new(&RopeConfig {
+        style,
+        rotary_dim: config.rope_dim,
+        base: config.rope_base,
+        linear_scale,
+        frequency_factors,
+        positions,
+    })))
+}
