@@ -3,6 +3,7 @@
 //! let through gets arguments that the kernel itself rejects (no descriptor, no address, unknown
 //! flags), so nothing happens when a filter is missing. It knows no files and no service.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,29 @@ pub enum Observed {
     Returned(i64),
     /// The call failed with this errno.
     Failed(i32),
+}
+
+impl fmt::Display for Observed {
+    /// `ok`, or the errno's name.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Returned(_) => formatter.write_str("ok"),
+            Self::Failed(errno) => formatter.write_str(&errno_name(*errno)),
+        }
+    }
+}
+
+/// The kernel's name of an errno that a try can come back with, else its number.
+#[must_use]
+pub fn errno_name(errno: i32) -> String {
+    macro_rules! names {
+        ($($name:ident)*) => {
+            match errno { $(libc::$name => stringify!($name).to_owned(),)* _ => errno.to_string() }
+        };
+    }
+    names!(EPERM ENOENT ESRCH EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV ENODEV
+           ENOTDIR EISDIR EINVAL EROFS ERANGE ENOSYS EOPNOTSUPP EAFNOSUPPORT EADDRINUSE
+           ECONNREFUSED)
 }
 
 /// One harmless system call and what the policy says about it.
@@ -97,9 +121,13 @@ fn push(
 /// Arguments with which the kernel does nothing.
 fn harmless(name: &str) -> [u64; ARGUMENTS] {
     let mut arguments = [INVALID; ARGUMENTS];
-    if name == "clone" {
+    match name {
         // Shared signal handlers without shared memory: EINVAL.
-        arguments[0] = libc::CLONE_SIGHAND as u64;
+        "clone" => arguments[0] = libc::CLONE_SIGHAND as u64,
+        // The first step refuses one of the flags; no flag, and no socket to send on.
+        "sendto" | "sendmmsg" => arguments[3] = 0,
+        "sendmsg" => arguments[2] = 0,
+        _ => {}
     }
     arguments
 }

@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::attempt::{Attempt, Observed};
+use crate::attempt::{Attempt, Observed, errno_name};
 use crate::confine::{State, state};
 use crate::error::SandboxError;
 use crate::policy::{Step, Verdict};
@@ -102,11 +102,11 @@ fn kernel_state(state: &State) -> Result<Vec<Check>, SandboxError> {
 fn call_check(name: &str, attempt: &Attempt) -> Check {
     let observed = attempt.perform();
     match attempt.expected {
-        Verdict::Refused(errno) => Check::new(name, errno_name(errno), show(observed)),
+        Verdict::Refused(errno) => Check::new(name, errno_name(errno), observed.to_string()),
         Verdict::Allowed => Check {
             name: name.to_owned(),
             expected: "not EPERM".to_owned(),
-            observed: show(observed),
+            observed: observed.to_string(),
             passed: attempt.agrees_with(observed),
         },
     }
@@ -142,7 +142,7 @@ fn file_checks(state: &State) -> Vec<Check> {
         Check::new("open(/, O_TMPFILE)", refused_by, open(&mut nameless.clone(), "/")),
     ];
     if state.step() == Step::LockDown {
-        checks.push(Check::new("mmap(PROT_EXEC)", "EPERM", show(map_executable())));
+        checks.push(Check::new("mmap(PROT_EXEC)", "EPERM", map_executable().to_string()));
     }
     checks
 }
@@ -165,47 +165,7 @@ fn map_executable() -> Observed {
 
 fn show_file(result: io::Result<()>) -> String {
     match result {
-        Ok(()) => show(Observed::Returned(0)),
-        Err(error) => show(Observed::Failed(error.raw_os_error().unwrap_or_default())),
+        Ok(()) => Observed::Returned(0).to_string(),
+        Err(error) => Observed::Failed(error.raw_os_error().unwrap_or_default()).to_string(),
     }
-}
-
-/// `ok` or the errno's name.
-pub(crate) fn show(observed: Observed) -> String {
-    match observed {
-        Observed::Returned(_) => "ok".to_owned(),
-        Observed::Failed(errno) => errno_name(errno),
-    }
-}
-
-/// The kernel's name of an errno that a try can come back with, else its number.
-pub(crate) fn errno_name(errno: i32) -> String {
-    macro_rules! names {
-        ($($name:ident),*) => {
-            match errno { $(libc::$name => stringify!($name).to_owned(),)* _ => errno.to_string() }
-        };
-    }
-    names!(
-        EPERM,
-        ENOENT,
-        ESRCH,
-        EINTR,
-        EIO,
-        EBADF,
-        EAGAIN,
-        ENOMEM,
-        EACCES,
-        EFAULT,
-        EBUSY,
-        EEXIST,
-        EXDEV,
-        ENOTDIR,
-        EISDIR,
-        EINVAL,
-        EROFS,
-        ENOSYS,
-        EOPNOTSUPP,
-        EAFNOSUPPORT,
-        ECONNREFUSED
-    )
 }
