@@ -6,5 +6,6 @@
 //! caller's bounded channel. See docs/llm.md.
 
 pub mod engine;
+pub mod model;
 pub mod sampling;
 pub mod text;

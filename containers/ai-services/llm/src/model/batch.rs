@@ -1,0 +1,94 @@
+//! What goes into a forward pass and what comes out: rows, caches, logits.
+
+use aisemble_weights::candle::{DType, Result, Tensor};
+use aisemble_weights::ops::KvCache;
+
+/// The rows of one step, packed: decode rows and chunks of prompts of any number of sequences. Rows
+/// of one sequence are adjacent, in the order of their positions.
+#[derive(Debug, Default)]
+pub struct StepBatch<'a> {
+    /// `[rows]`: the token of each row.
+    pub tokens: Vec<u32>,
+    /// `[rows]`: its position in its sequence, from 0.
+    pub positions: Vec<u32>,
+    /// `[rows]`: which of `block_tables` it uses.
+    pub sequences: Vec<u32>,
+    /// Blocks of each sequence in the order of its tokens, up to its last row's at least.
+    pub block_tables: Vec<&'a [u32]>,
+    /// Rows whose logits are wanted, rising.
+    pub logits_rows: Vec<u32>,
+}
+
+impl<'a> StepBatch<'a> {
+    /// Adds the rows of one sequence: `tokens` from position `start` on. The logits of the last row
+    /// are wanted when `samples`.
+    pub fn push(&mut self, tokens: &[u32], start: usize, blocks: &'a [u32], samples: bool) {
+        let sequence = self.block_tables.len() as u32;
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((start..start + tokens.len()).map(|position| position as u32));
+        self.sequences.extend(std::iter::repeat_n(sequence, tokens.len()));
+        self.block_tables.push(blocks);
+        if samples && !tokens.is_empty() {
+            self.logits_rows.push(self.tokens.len() as u32 - 1);
+        }
+    }
+}
+
+/// What the cache stores its values as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// Half precision: half the memory and half the traffic. What llama.cpp does by default.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl CacheKind {
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F16 => DType::F16,
+            Self::F32 => DType::F32,
+        }
+    }
+}
+
+/// The KV caches of all layers: the state of every sequence, apart from the weights.
+#[derive(Debug)]
+pub struct Caches {
+    pub(super) layers: Vec<KvCache>,
+}
+
+/// The logits of the rows that wanted them.
+#[derive(Debug)]
+pub struct Logits {
+    values: Vec<f32>,
+    vocabulary: usize,
+}
+
+impl Logits {
+    /// From a tensor `[rows, vocabulary]`.
+    pub(super) fn new(tensor: &Tensor, vocabulary: usize) -> Result<Self> {
+        Ok(Self { values: tensor.flatten_all()?.to_vec1()?, vocabulary })
+    }
+
+    pub(super) fn none(vocabulary: usize) -> Self {
+        Self { values: Vec::new(), vocabulary }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len() / self.vocabulary
+    }
+
+    /// Whether no row wanted logits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The rows, in the order of `logits_rows`, one value for each token.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.values.chunks_exact(self.vocabulary)
+    }
+}

@@ -1,0 +1,13 @@
+//! The decoder: weights, apart from the state of sequences, and one forward pass over the rows of
+//! many sequences at once.
+//!
+//! It knows tensors and block numbers. It must not know text, sampling, channels or who owns a
+//! sequence; which rows come together is the scheduler's choice.
+
+mod batch;
+mod decoder;
+mod family;
+
+pub use batch::{CacheKind, Caches, Logits, StepBatch};
+pub use decoder::{BLOCK_TOKENS, Decoder, ModelError};
+pub use family::Family;
