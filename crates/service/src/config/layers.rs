@@ -177,7 +177,16 @@ fn traced(error: figment::Error, layers: &[Layer]) -> ConfigError {
         let allowed = allowed.iter().map(|&name| name.to_owned()).collect();
         return ConfigError::Unknown { origin, key, allowed };
     }
-    ConfigError::Invalid { origin, key, reason: error.kind.to_string() }
+    let reason = match &error.kind {
+        Kind::UnknownVariant(given, allowed) => {
+            format!("{given:?} is not one of {}", allowed.join(", "))
+        }
+        Kind::InvalidType(found, expected) if expected.starts_with("struct ") => {
+            format!("found {found}, expected a section with keys")
+        }
+        kind => kind.to_string(),
+    };
+    ConfigError::Invalid { origin, key, reason }
 }
 
 /// Refuses a key that a struct without `deny_unknown_fields` let pass: it is not in the value again.

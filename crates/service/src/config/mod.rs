@@ -7,6 +7,8 @@ mod error;
 mod flags;
 mod layers;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -1,0 +1,10 @@
+//! Runs a tiny service as a process of its own and looks at it from outside, as its clients and its
+//! operator do. One binary for all, so that it links once.
+
+mod drain;
+mod exits;
+mod lifecycle;
+mod panics;
+mod peers;
+mod process;
+mod sockets;
