@@ -27,6 +27,9 @@ pub struct StoreConfig {
     pub events_per_job_max: u64,
     /// Bytes of event data that a job may emit.
     pub event_bytes_per_job_max: u64,
+    /// The database file may grow to this size, bytes; 0 = as far as the disk goes. Beyond it the
+    /// store answers as for a full disk.
+    pub bytes_max: u64,
     /// A database up to this size is checked when it is opened, bytes; a larger one is not.
     pub check_bytes_max: u64,
 }
@@ -43,6 +46,7 @@ impl Default for StoreConfig {
             ageing_step_ms: 300_000,
             events_per_job_max: 10_000,
             event_bytes_per_job_max: 16 * 1024 * 1024,
+            bytes_max: 0,
             check_bytes_max: 1024 * 1024 * 1024,
         }
     }
@@ -91,6 +95,8 @@ pub struct SchedulerConfig {
     pub poll_ms: u64,
     /// How often ended jobs past their retention are deleted, milliseconds.
     pub purge_ms: u64,
+    /// How long an attempt may go on after it was told to stop, milliseconds; then it is dropped.
+    pub cancel_grace_ms: u64,
     /// Wait before a retry.
     pub backoff: Backoff,
 }
@@ -104,6 +110,7 @@ impl Default for SchedulerConfig {
             heartbeat_ms: 30_000,
             poll_ms: 1_000,
             purge_ms: 60_000,
+            cancel_grace_ms: 10_000,
             backoff: Backoff::default(),
         }
     }

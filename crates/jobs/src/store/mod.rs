@@ -4,6 +4,7 @@
 //! A store knows the state machine; it must not know who runs jobs, or wake anybody but its observer.
 
 pub mod memory;
+mod record;
 mod selection;
 pub mod sqlite;
 
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use aisemble_protocol::job::{JobError, JobEvent, JobPage, JobView};
+use aisemble_protocol::limits::{JOBS_PAGE_DEFAULT, JOBS_PAGE_MAX};
 use aisemble_protocol::{JobId, JobState};
 
 use crate::error::JobsError;
@@ -64,7 +66,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn emit(&self, emission: Emission, now_ms: u64) -> StoreFuture<'_, u64>;
 
     /// Ends attempts. The answers are in the order of the settlements.
-    fn settle(&self, settlements: Vec<Settlement>, now_ms: u64) -> StoreFuture<'_, Vec<Settled>>;
+    fn settle(&self, settlements: Arc<[Settlement]>, now_ms: u64) -> StoreFuture<'_, Vec<Settled>>;
 
     /// Does what is due: starts scheduled jobs, expires, rescues; at most
     /// [`limits::TICK_JOBS_MAX`] jobs of each sort.
@@ -103,6 +105,8 @@ pub struct Change {
     pub lease: u64,
     /// Somebody asked to cancel it.
     pub cancel_requested: bool,
+    /// When `tick` next has something to do for it, leases apart.
+    pub due_at_ms: Option<u64>,
 }
 
 /// Which jobs to take.
@@ -257,4 +261,55 @@ pub(crate) fn bounded(mut error: JobError) -> JobError {
         error.message.truncate(cut);
     }
     error
+}
+
+/// Number below which the jobs of the page are, from the cursor.
+fn cursor(filter: &JobFilter) -> Result<i64, JobsError> {
+    let Some(text) = &filter.cursor else { return Ok(i64::MAX) };
+    let reason = || "is not one that a page of jobs gave".to_owned();
+    text.parse().map_err(|_| JobsError::Invalid { field: "cursor", reason: reason() })
+}
+
+fn page_limit(filter: &JobFilter) -> usize {
+    let asked = if filter.limit == 0 { JOBS_PAGE_DEFAULT } else { filter.limit };
+    asked.min(JOBS_PAGE_MAX) as usize
+}
+
+/// Takes events, each with the bytes of its data, until the page is full.
+fn page_of(events: impl Iterator<Item = (usize, JobEvent)>) -> Vec<JobEvent> {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    for (size, event) in events.take(limits::EVENTS_PAGE_MAX) {
+        bytes += size;
+        page.push(event);
+        if bytes >= limits::EVENTS_PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    page
+}
+
+fn room_for_dependant(need: &record::Record) -> Result<(), JobsError> {
+    if need.dependants < limits::DEPENDANTS_MAX {
+        return Ok(());
+    }
+    let (id, max) = (need.id, limits::DEPENDANTS_MAX);
+    let reason = format!("names job {id}, which {max} jobs wait for already; that is the limit");
+    Err(JobsError::Invalid { field: "needs", reason })
+}
+
+fn claimed(record: &record::Record, payload: Vec<u8>, trace_parent: Option<String>) -> ClaimedJob {
+    ClaimedJob {
+        id: record.id,
+        kind: record.kind.clone(),
+        capability: record.capability.clone(),
+        owner: record.owner.clone(),
+        payload,
+        attempt: record.attempt,
+        attempts_max: record.attempts_max,
+        lease: record.lease,
+        priority: record.priority,
+        trace_parent,
+        deadline_at_ms: record.deadline_at_ms,
+    }
 }
