@@ -12,6 +12,8 @@ mod tensor;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;
