@@ -60,18 +60,33 @@ pub enum InheritedError {
 /// # Errors
 /// When the variables promise one and there is none that can be used.
 pub fn listener() -> Result<Option<Inherited>, InheritedError> {
-    let is_ours = std::env::var_os("LISTEN_PID")
-        .and_then(|pid| pid.into_string().ok())
-        .and_then(|pid| pid.parse().ok())
-        .is_some_and(|pid: u32| pid == std::process::id());
-    let Some(count) = std::env::var_os("LISTEN_FDS").filter(|_| is_ours) else { return Ok(None) };
-    if count != "1" {
-        return Err(InheritedError::Count { count });
+    let count = std::env::var_os("LISTEN_FDS");
+    if !is_promised(count, std::env::var_os("LISTEN_PID"), std::process::id())? {
+        return Ok(None);
     }
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Err(InheritedError::TakenAlready);
     }
     take(FIRST).map(Some)
+}
+
+/// Whether the variables promise one listener to the process `own_pid`.
+fn is_promised(
+    count: Option<OsString>,
+    pid: Option<OsString>,
+    own_pid: u32,
+) -> Result<bool, InheritedError> {
+    let pid: Option<u32> = pid.and_then(|pid| pid.to_str().and_then(|pid| pid.parse().ok()));
+    match count {
+        Some(count) if pid == Some(own_pid) => {
+            if count == "1" {
+                Ok(true)
+            } else {
+                Err(InheritedError::Count { count })
+            }
+        }
+        Some(_) | None => Ok(false),
+    }
 }
 
 /// Takes the descriptor over if it is a listening stream socket.
@@ -124,6 +139,23 @@ mod tests {
 
     fn reason(descriptor: BorrowedFd<'_>) -> String {
         check(descriptor).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_promise_to_another_process_is_none_to_us() {
+        let promised = |count: Option<&str>, pid: Option<&str>| {
+            is_promised(count.map(OsString::from), pid.map(OsString::from), 42)
+        };
+        assert!(promised(Some("1"), Some("42")).unwrap());
+        for (count, pid) in
+            [(None, None), (None, Some("42")), (Some("1"), None), (Some("1"), Some("43"))]
+        {
+            assert!(!promised(count, pid).unwrap(), "{count:?} {pid:?}");
+        }
+        assert!(!promised(Some("2"), Some("x")).unwrap());
+        for count in ["0", "2", "-1", "", "one"] {
+            assert!(promised(Some(count), Some("42")).is_err(), "{count:?}");
+        }
     }
 
     #[test]

@@ -143,8 +143,9 @@ async fn live<S: Service>(
         ended = &mut door.server => return Err(server_ended(ended)),
     };
     tracing::info!(signal, calls.running = door.running.count(), "draining");
-    door.health.set(false).await;
+    // Closed first: who reads NOT_SERVING can rely on it that nothing more is taken.
     door.running.close();
+    door.health.set(false).await;
     if let Some(notifier) = &notifier {
         notifier.stopping();
     }

@@ -15,20 +15,11 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{ConfigError, Origin};
+use super::settings::{self, Setting};
 use super::{InvalidConfig, ServiceConfig};
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// Settings that the environment, or the flags, may give.
-const SETTINGS_MAX: usize = 256;
-/// Bytes of one such setting.
-const SETTING_BYTES_MAX: usize = 16 * 1024;
-/// Sections within each other.
-const DEPTH_MAX: usize = 8;
-/// What a variable's name begins with, if the variable may be a setting.
-const VARIABLE_PREFIX: &str = "AISEMBLE_";
-/// What stands for the dot of a key in a variable's name; no variable without it is a setting.
-const VARIABLE_DOT: &str = "__";
 
 /// Where settings are taken from.
 #[derive(Debug, Clone, Default)]
@@ -66,8 +57,8 @@ pub fn load<C: ServiceConfig>(sources: &Sources) -> Result<Loaded<C>, ConfigErro
     if let Some(path) = &file {
         layers.push(Layer::of_file(path)?);
     }
-    layers.push(Layer::of_settings(variables(&sources.environment)?)?);
-    layers.push(Layer::of_settings(flags(&sources.set)?)?);
+    layers.push(Layer::of_settings(settings::of_environment(&sources.environment)?)?);
+    layers.push(Layer::of_settings(settings::of_flags(&sources.set)?)?);
     for (origin, key) in layers.iter().flat_map(Layer::leaves) {
         if names_a_secret(&key) {
             return Err(ConfigError::SecretInTheOpen { origin, key: dotted(&key) });
@@ -84,13 +75,6 @@ pub fn load<C: ServiceConfig>(sources: &Sources) -> Result<Loaded<C>, ConfigErro
         ConfigError::Invalid { origin: origin(&layers, &path), key, reason }
     })?;
     Ok(Loaded { config, file })
-}
-
-/// One setting of a variable or a flag.
-struct Setting {
-    origin: Origin,
-    path: Vec<String>,
-    value: Value,
 }
 
 /// What one source gives.
@@ -177,14 +161,14 @@ fn traced(error: figment::Error, layers: &[Layer]) -> ConfigError {
         let allowed = allowed.iter().map(|&name| name.to_owned()).collect();
         return ConfigError::Unknown { origin, key, allowed };
     }
-    let reason = match &error.kind {
-        Kind::UnknownVariant(given, allowed) => {
-            format!("{given:?} is not one of {}", allowed.join(", "))
-        }
-        Kind::InvalidType(found, expected) if expected.starts_with("struct ") => {
-            format!("found {found}, expected a section with keys")
-        }
-        kind => kind.to_string(),
+    let reason = if let Kind::UnknownVariant(given, allowed) = &error.kind {
+        format!("{given:?} is not one of {}", allowed.join(", "))
+    } else if let Kind::InvalidType(found, expected) = &error.kind
+        && expected.starts_with("struct ")
+    {
+        format!("found {found}, expected a section with keys")
+    } else {
+        error.kind.to_string()
     };
     ConfigError::Invalid { origin, key, reason }
 }
@@ -225,75 +209,6 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
         path: path.to_owned(),
         reason: "the text is not UTF-8".to_owned(),
     })
-}
-
-/// The settings among environment variables: those whose name is `AISEMBLE_` and has a `__`.
-fn variables(environment: &[(OsString, OsString)]) -> Result<Vec<Setting>, ConfigError> {
-    let mut settings = Vec::new();
-    for (name, value) in environment {
-        let shown = name.to_string_lossy().into_owned();
-        let Some(key) = shown.strip_prefix(VARIABLE_PREFIX) else { continue };
-        if !key.contains(VARIABLE_DOT) {
-            continue;
-        }
-        let origin = Origin::Variable(shown.clone());
-        let (Some(_), Some(value)) = (name.to_str(), value.to_str()) else {
-            let reason = "name and value must be UTF-8".to_owned();
-            return Err(ConfigError::Malformed { origin, reason });
-        };
-        let key = key.to_ascii_lowercase().replace(VARIABLE_DOT, ".");
-        settings.push(setting(origin, &key, value)?);
-    }
-    // The order of an environment is no one's choice: the same variables give the same error.
-    settings.sort_by(|one, other| one.path.cmp(&other.path));
-    limited(settings, "environment variables")
-}
-
-fn flags(set: &[String]) -> Result<Vec<Setting>, ConfigError> {
-    let mut settings = Vec::new();
-    for argument in set {
-        let Some((key, value)) = argument.split_once('=') else {
-            let origin = Origin::Flag(argument.chars().take(80).collect());
-            let reason = "give it as KEY=VALUE, e.g. log.level=debug".to_owned();
-            return Err(ConfigError::Malformed { origin, reason });
-        };
-        settings.push(setting(Origin::Flag(key.trim().to_owned()), key.trim(), value)?);
-    }
-    limited(settings, "--set")
-}
-
-fn limited(settings: Vec<Setting>, of: &str) -> Result<Vec<Setting>, ConfigError> {
-    match settings.get(SETTINGS_MAX) {
-        None => Ok(settings),
-        Some(over) => Err(ConfigError::TooLarge {
-            origin: over.origin.clone(),
-            what: format!("{} settings by {of},", settings.len()),
-            max: SETTINGS_MAX,
-        }),
-    }
-}
-
-fn setting(origin: Origin, key: &str, value: &str) -> Result<Setting, ConfigError> {
-    let bytes = key.len() + value.len();
-    if bytes > SETTING_BYTES_MAX {
-        let what = format!("{bytes} bytes,");
-        return Err(ConfigError::TooLarge { origin, what, max: SETTING_BYTES_MAX });
-    }
-    let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-    if path.iter().any(String::is_empty) || path.len() > DEPTH_MAX {
-        let reason = format!("`{key}` is not a key: names joined by dots, at most {DEPTH_MAX}");
-        return Err(ConfigError::Malformed { origin, reason });
-    }
-    Ok(Setting { origin, path, value: value_of(value) })
-}
-
-/// A value as TOML writes it; what is not TOML is a string, so that paths and names need no quotes.
-fn value_of(text: &str) -> Value {
-    let document = format!("value = {text}");
-    match toml::from_str::<Dict>(&document) {
-        Ok(mut dict) if dict.len() == 1 => dict.remove("value").unwrap_or_else(|| text.into()),
-        Ok(_) | Err(_) => Value::from(text),
-    }
 }
 
 /// Puts `value` at `path`, over a value that was given before; false where one of the two is a

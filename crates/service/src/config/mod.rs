@@ -7,6 +7,7 @@ mod error;
 mod flags;
 mod layers;
 mod sections;
+mod settings;
 #[cfg(test)]
 mod tests;
 

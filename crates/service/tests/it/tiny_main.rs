@@ -14,8 +14,8 @@ use aisemble_service::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
@@ -160,9 +160,13 @@ impl v1::llm_server::Llm for Handlers {
             Some(v1::generate_request::Input::Chat(_)) | None => String::new(),
         };
         if prompt == "panic-midway" {
-            let events = tokio_stream::iter([true, false]).map(|fine| {
-                assert!(fine, "secret prompt");
-                Ok(token("first"))
+            let events = futures_util::stream::unfold(true, |first| async move {
+                if !first {
+                    // The first token leaves the process before the defect.
+                    tokio::task::yield_now().await;
+                    panic!("secret prompt");
+                }
+                Some((Ok(token("first")), false))
             });
             return Ok(Response::new(Box::pin(events)));
         }
