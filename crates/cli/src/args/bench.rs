@@ -1,0 +1,80 @@
+//! Options of the measurements.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `bench`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BenchCommand {
+    /// What the orchestrator adds to a call, against calling the llm service directly
+    ///
+    /// Each round makes the same one-token completion three times: through /v1/completions, as a
+    /// job that is waited for, and over the service's own socket. What the model itself took is
+    /// subtracted from each.
+    Http(BenchHttp),
+    /// Prefill and decode tokens a second, beside llama.cpp when it is at hand
+    Llm(BenchLlm),
+    /// Load on the job API: jobs a second and pickup time
+    Jobs(BenchJobs),
+}
+
+/// `bench http`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchHttp {
+    /// Rounds that count
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub rounds: usize,
+    /// Rounds before, that do not
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub warmup: usize,
+    /// Socket of the llm service [default: that of the local `up`]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// `bench llm`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchLlm {
+    /// Tokens of the prompt, about
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub prompt_tokens: usize,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub output_tokens: u32,
+    /// Streams at once; several numbers are measured one after the other
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4")]
+    pub streams: Vec<usize>,
+    /// Repetitions of each; the best counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub repeat: usize,
+    /// Program that measures a peer on the same file and prints JSON (see scripts/bench-peer.sh)
+    #[arg(long, value_name = "PROGRAM")]
+    pub peer: Option<PathBuf>,
+    /// Folder of the peer's library, handed to the program as --lib
+    #[arg(long, value_name = "DIR", requires = "peer")]
+    pub peer_lib: Option<PathBuf>,
+    /// Threads of the peer [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The model file for the peer [default: the one that the local `up` serves]
+    #[arg(long, value_name = "PATH")]
+    pub model_file: Option<PathBuf>,
+}
+
+/// `bench jobs`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchJobs {
+    /// Jobs to submit
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub jobs: usize,
+    /// Submissions at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub concurrency: usize,
+    /// Tokens that each job generates
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub output_tokens: u32,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout_seconds: u64,
+}
