@@ -128,8 +128,9 @@ async fn live<S: Service>(
             never = tell(notifier.as_ref(), &progress) => match never {},
         }
     };
-    let service = ready.open(loaded);
+    // The latch opens after it: no call is ever served under the wider filter.
     sandboxed::lock_down(confined)?;
+    let service = ready.open(loaded);
     let load_ms = *process.load_ms.get_or_init(|| grpc::elapsed_ms(started_at));
     door.health.set(true).await;
     if let Some(notifier) = &notifier {
