@@ -41,7 +41,8 @@ impl<S> Ready<S> {
     /// The service.
     ///
     /// # Errors
-    /// `unavailable` while it loads: `the model is loading (weights, 43 %)`, with when to come again.
+    /// `unavailable` while it loads: `the model is loading (weights, 43 %)`, with when to come
+    /// again.
     pub fn get(&self) -> Result<Arc<S>, ApiError> {
         self.shared.service.get().cloned().ok_or_else(|| {
             let progress = &self.shared.progress;
@@ -65,15 +66,16 @@ struct Progress {
 }
 
 impl LoadProgress {
-    /// Nothing is loaded yet. The skeleton makes the one of a process; tests of a loader make theirs.
+    /// Nothing is loaded yet. The skeleton makes the one of a process; tests of a loader make
+    /// theirs.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// `done` of `total` (bytes, tensors, steps: the same unit) of `phase` are done. The phase is a
-    /// noun, as "digest", "weights", "warm-up". Cheap; a line is logged when a phase begins and every
-    /// 10 % of it.
+    /// noun, as "digest", "weights", "warm-up". Cheap; a line is logged when a phase begins and
+    /// every 10 % of it.
     pub fn report(&self, phase: &'static str, done: u64, total: u64) {
         let percent = percent(done, total);
         let mut state = self.lock();

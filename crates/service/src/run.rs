@@ -40,9 +40,9 @@ pub trait Service: Send + Sync + Sized + 'static {
     /// What it may touch of the file system: its model. The socket's directory is added by [`run`].
     fn paths(config: &Self::Config) -> Paths;
 
-    /// Loads the model, runs the warm-up inference and checks its output. Called once, on a thread of
-    /// its own, which may block; threads and files of the service are made here, for afterwards the
-    /// sandbox is tightened.
+    /// Loads the model, runs the warm-up inference and checks its output. Called once, on a thread
+    /// of its own, which may block; threads and files of the service are made here, for afterwards
+    /// the sandbox is tightened.
     ///
     /// # Errors
     /// [`StartError::config`] for what the operator must change (a missing model file, a wrong
@@ -50,8 +50,8 @@ pub trait Service: Send + Sync + Sized + 'static {
     fn load(config: &Self::Config, progress: &LoadProgress) -> Result<Self, StartError>;
 
     /// Adds the service's own gRPC services, each with
-    /// `.max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)`. They are called while the model
-    /// still loads, and answer what [`Ready::get`] says.
+    /// `.max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)`. They are called while the
+    /// model still loads, and answer what [`Ready::get`] says.
     fn routes(ready: Ready<Self>, routes: &mut RoutesBuilder);
 
     /// What it hosts. Service, version, pid, sandbox and load time are filled in.
@@ -70,13 +70,13 @@ pub trait Service: Send + Sync + Sized + 'static {
     }
 }
 
-/// Runs the service until a signal ends it:
-/// configuration, logs, confinement, runtime, socket and health (not serving), load and warm-up on a
-/// thread of its own, lock-down, health (serving), signal, drain.
+/// Runs the service until a signal ends it: configuration, logs, confinement, runtime, socket and
+/// health (not serving), load and warm-up on a thread of its own, lock-down, health (serving),
+/// signal, drain.
 ///
-/// The exit code: 0 when all work was done at the end, or a signal came before the service was ready;
-/// 1 when the drain's deadline was missed or something failed; 78 when the configuration, or a file
-/// that it names, is wrong; 64 for unknown flags.
+/// The exit code: 0 when all work was done at the end, or a signal came before the service was
+/// ready; 1 when the drain's deadline was missed or something failed; 78 when the configuration, or
+/// a file that it names, is wrong; 64 for unknown flags.
 #[must_use]
 pub fn run<S: Service>() -> ExitCode {
     serve::<S>().unwrap_or_else(|code| code)

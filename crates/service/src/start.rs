@@ -90,9 +90,9 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// Something in the configuration, or in the files that it names, is wrong: a model file that is
-    /// missing, has another digest, or cannot be read as one. Starting again does not help; the exit
-    /// code is 78.
+    /// Something in the configuration, or in the files that it names, is wrong: a model file that
+    /// is missing, has another digest, or cannot be read as one. Starting again does not help; the
+    /// exit code is 78.
     pub fn config(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, exit_code: EXIT_CONFIG, source: None }
     }

@@ -101,7 +101,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
             }
         }
         let line = self.line(event.metadata(), &fields);
-        // One write a line, so that lines of several threads do not mix. Nobody to tell if it fails.
+        // One write a line, so that lines of several threads do not mix. Nobody to tell if it
+        // fails.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 }

@@ -52,8 +52,8 @@ pub enum ConfigError {
     },
     /// A secret is given in the open.
     #[error(
-        "{origin}: `{key}`: a secret is given only as the path of a file (mode 0400), in a key that \
-         ends with `_file`"
+        "{origin}: `{key}`: a secret is given only as the path of a file (mode 0400), in a key \
+         that ends with `_file`"
     )]
     SecretInTheOpen {
         /// Where it was given.

@@ -1,5 +1,5 @@
-//! The layers of a configuration: defaults, file, environment, flags; and how an error in the merged
-//! whole is traced back to the layer that it comes from.
+//! The layers of a configuration: defaults, file, environment, flags; and how an error in the
+//! merged whole is traced back to the layer that it comes from.
 //!
 //! It must not read the process's environment or arguments itself: they are given to it, so that
 //! tests can give others.
@@ -173,7 +173,8 @@ fn traced(error: figment::Error, layers: &[Layer]) -> ConfigError {
     ConfigError::Invalid { origin, key, reason }
 }
 
-/// Refuses a key that a struct without `deny_unknown_fields` let pass: it is not in the value again.
+/// Refuses a key that a struct without `deny_unknown_fields` let pass: it is not in the value
+/// again.
 fn refuse_ignored_keys<C: ServiceConfig>(config: &C, layers: &[Layer]) -> Result<(), ConfigError> {
     let value = Value::serialize(config).map_err(|error| traced(error, layers))?;
     for (origin, path) in layers.iter().flat_map(Layer::leaves) {

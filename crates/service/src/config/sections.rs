@@ -1,4 +1,5 @@
-//! The sections that every process has, as checked types: a value that exists is a value that works.
+//! The sections that every process has, as checked types: a value that exists is a value that
+//! works.
 
 use std::fmt;
 use std::io::Read as _;
@@ -257,7 +258,10 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// Others than its owner may use it.
-    #[error("the secret file {} has mode {mode:04o}, others may read it; chmod 0400", path.display())]
+    #[error(
+        "the secret file {} has mode {mode:04o}, others may read it; chmod 0400",
+        path.display()
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

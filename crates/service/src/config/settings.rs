@@ -1,5 +1,5 @@
-//! Single settings, as environment variables and `--set` give them: `section.key` and a value that is
-//! TOML, or else text.
+//! Single settings, as environment variables and `--set` give them: `section.key` and a value that
+//! is TOML, or else text.
 
 use std::ffi::OsString;
 

@@ -1,7 +1,7 @@
 //! Around every call: the span with its ids, the count of running calls, and the net under panics.
 //!
-//! A panic in a handler, or while its answer streams, ends that call with `internal`; the connection
-//! and the process live on.
+//! A panic in a handler, or while its answer streams, ends that call with `internal`; the
+//! connection and the process live on.
 
 use std::any::Any;
 use std::future::Future;

@@ -63,8 +63,8 @@ impl Health {
 
 const HEALTH_NAMES: [&str; 2] = ["", "aisemble.v1.Model"];
 
-/// Builds the server: `serve` resolves some time after `stop` does, when every connection is closed.
-/// The health says NOT_SERVING.
+/// Builds the server: `serve` resolves some time after `stop` does, when every connection is
+/// closed. The health says NOT_SERVING.
 ///
 /// # Errors
 /// When the definitions do not decode: a defect of the build.

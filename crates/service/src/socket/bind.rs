@@ -1,5 +1,5 @@
-//! Binds a service's socket. Two processes never hold the same one: a lock file beside it is held as
-//! long as the process lives, and is let go by the kernel however the process ends.
+//! Binds a service's socket. Two processes never hold the same one: a lock file beside it is held
+//! as long as the process lives, and is let go by the kernel however the process ends.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -33,7 +33,10 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The directory is somebody else's, who could put another socket into our place.
-    #[error("the socket's directory {} belongs to user {owner}, not to us ({user})", path.display())]
+    #[error(
+        "the socket's directory {} belongs to user {owner}, not to us ({user})",
+        path.display()
+    )]
     Owner {
         /// The directory.
         path: PathBuf,
@@ -43,7 +46,10 @@ pub enum SocketError {
         user: u32,
     },
     /// Everybody may write into the directory.
-    #[error("the socket's directory {} has mode {mode:04o}: others may write in it", path.display())]
+    #[error(
+        "the socket's directory {} has mode {mode:04o}: others may write in it",
+        path.display()
+    )]
     Writable {
         /// The directory.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! The socket across lives: a dead process leaves it, a living one keeps it, a channel finds it again.
+//! The socket across lives: a dead process leaves it, a living one keeps it, a channel finds it
+//! again.
 
 use std::os::unix::fs::PermissionsExt;
 
