@@ -22,3 +22,6 @@ pub use model::{Model, StepOutcome};
 pub use queue::Priority;
 pub use reply::{Gone, Lost, Outlet, Reply, SendRefused};
 pub use stats::Stats;
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,85 @@ fn partition<T>(
     }
     (gone, kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AGEING: Duration = Duration::from_millis(100);
+
+    fn waiting(ticket: u64, priority: Priority, since: Instant) -> Waiting<()> {
+        Waiting { ticket, priority, since, deadline: None, item: () }
+    }
+
+    #[test]
+    fn a_job_rises_a_class_for_each_ageing_time() {
+        let now = Instant::now();
+        let mut queue = Queue::new(AGEING);
+        queue.push(waiting(0, Priority::Batch, now));
+        queue.push(waiting(1, Priority::Normal, now + AGEING * 3 / 2));
+        queue.push(waiting(2, Priority::Interactive, now + AGEING * 2));
+        // Batch counts as interactive by now, and has waited longer.
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now + AGEING * 2))
+            .map(|waiting| waiting.ticket)
+            .collect();
+        assert_eq!(order, [0, 2, 1]);
+    }
+
+    #[test]
+    fn a_job_that_found_no_room_is_the_first_of_its_class_again() {
+        let now = Instant::now();
+        let mut queue = Queue::new(AGEING);
+        queue.push(waiting(0, Priority::Normal, now));
+        queue.push(waiting(1, Priority::Normal, now));
+        let first = queue.pop(now).unwrap();
+        queue.put_back(first);
+        assert_eq!(queue.pop(now).unwrap().ticket, 0);
+    }
+
+    #[test]
+    fn the_expired_and_the_removed_are_gone_and_the_rest_keep_their_order() {
+        let now = Instant::now();
+        let mut queue = Queue::new(AGEING);
+        for ticket in 0..6 {
+            let deadline = (ticket % 2 == 0).then_some(now);
+            queue.push(Waiting { deadline, ..waiting(ticket, Priority::Normal, now) });
+        }
+        assert_eq!(queue.take_expired(now).len(), 3);
+        assert!(queue.remove(Priority::Normal, 3).is_some());
+        assert!(queue.remove(Priority::Normal, 3).is_none());
+        assert!(queue.remove(Priority::Batch, 1).is_none());
+        assert_eq!((queue.len(), queue.depths()), (2, [0, 2, 0]));
+        let left: Vec<_> = queue.take_all().iter().map(|waiting| waiting.ticket).collect();
+        assert_eq!(left, [1, 5]);
+    }
+
+    proptest! {
+        /// However many urgent jobs come, one each tick and one served each tick, a batch job waits
+        /// no longer than it takes to age to the top and to serve those who were there before.
+        #[test]
+        fn nothing_starves(before in 0_u32..50, tick_ms in 1_u64..50) {
+            let (begin, tick) = (Instant::now(), Duration::from_millis(tick_ms));
+            let mut queue = Queue::new(AGEING);
+            for ticket in 0..before {
+                queue.push(waiting(u64::from(ticket), Priority::Interactive, begin));
+            }
+            queue.push(waiting(u64::MAX, Priority::Batch, begin));
+            let mut now = begin;
+            let mut served = 0;
+            loop {
+                now += tick;
+                queue.push(waiting(0, Priority::Interactive, now));
+                served += 1;
+                if queue.pop(now).unwrap().ticket == u64::MAX {
+                    break;
+                }
+                prop_assert!(served < 10_000);
+            }
+            let aged = u32::try_from((AGEING * 2).as_millis().div_ceil(tick.as_millis())).unwrap();
+            prop_assert!(served <= before.max(aged) + aged + 1, "served after {} others", served);
+        }
+    }
+}

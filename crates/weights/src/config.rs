@@ -222,3 +222,74 @@ impl Keys<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::sample::Sample;
+
+    fn llama() -> Sample {
+        Sample::default()
+            .str("general.architecture", "llama")
+            .u32("llama.embedding_length", 64)
+            .u32("llama.feed_forward_length", 128)
+            .u32("llama.context_length", 512)
+            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+            .f32_tensor("token_embd.weight", &[7, 64], &[0.0; 7 * 64])
+    }
+
+    fn sized(blocks: u32, heads: u32) -> Sample {
+        llama().u32("llama.block_count", blocks).u32("llama.attention.head_count", heads)
+    }
+
+    #[track_caller]
+    fn refused(sample: Sample, says: &str) {
+        let error = ModelConfig::from_gguf(&sample.open()).unwrap_err().to_string();
+        assert!(error.contains(says), "expected `{says}` in: {error}");
+    }
+
+    #[test]
+    fn what_a_file_does_not_say_has_its_usual_value() {
+        let config = ModelConfig::from_gguf(&sized(2, 4).open()).unwrap();
+        assert_eq!((config.kv_heads, config.head_dim, config.rope_dim), (4, 16, 16));
+        assert_eq!((config.rope_base, config.rope_scaling), (10_000.0, RopeScaling::None));
+        assert_eq!((config.vocabulary, config.tied_embeddings), (7, true));
+        assert_eq!(config.name, None);
+    }
+
+    #[test]
+    fn what_a_file_says_is_taken() {
+        let sample = sized(2, 4)
+            .u32("llama.attention.head_count_kv", 2)
+            .u32("llama.attention.key_length", 32)
+            .u32("llama.rope.dimension_count", 24)
+            .f32("llama.rope.freq_base", 5e5)
+            .str("llama.rope.scaling.type", "linear")
+            .f32("llama.rope.scaling.factor", 4.0)
+            .f32_tensor("output.weight", &[1, 1], &[0.0]);
+        let config = ModelConfig::from_gguf(&sample.open()).unwrap();
+        assert_eq!((config.kv_heads, config.head_dim, config.rope_dim), (2, 32, 24));
+        assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 4.0 });
+        assert_eq!((config.rope_base, config.tied_embeddings), (5e5, false));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused_with_their_key() {
+        refused(Sample::default(), "no `general.architecture`");
+        refused(llama(), "no `llama.block_count`");
+        refused(sized(0, 4), "`llama.block_count` is 0, allowed is 1 to 1024");
+        refused(sized(u32::MAX, 4), "`llama.block_count` is 4294967295");
+        refused(sized(2, 0), "`llama.attention.head_count` is 0");
+        refused(sized(2, 5), "`llama.embedding_length` is 64, allowed is x 5 heads");
+        let kv = |heads| sized(2, 4).u32("llama.attention.head_count_kv", heads);
+        refused(kv(3), "a divisor of 4 heads");
+        refused(kv(8), "allowed is 1 to 4");
+        let rope = |dim| sized(2, 4).u32("llama.rope.dimension_count", dim);
+        refused(rope(3), "an even number");
+        refused(rope(18), "allowed is 2 to 16");
+        for base in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+            refused(sized(2, 4).f32("llama.rope.freq_base", base), "llama.rope.freq_base");
+        }
+        refused(sized(2, 4).str("llama.rope.scaling.type", "yarn"), "asks for `yarn` scaling");
+    }
+}

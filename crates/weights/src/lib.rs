@@ -15,6 +15,8 @@ pub mod digest;
 mod embedding;
 mod error;
 pub mod gguf;
+#[cfg(test)]
+mod layer_tests;
 mod linear;
 pub mod ops;
 pub mod tokenizer;
