@@ -156,3 +156,47 @@ fn running(event: Event) -> Option<JobState> {
         | Event::Claimed => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every transition there is; what is not here must be refused.
+    const TABLE: [(JobState, Event, JobState); 19] = {
+        use Event as E;
+        use JobState as S;
+        [
+            (S::Pending, E::NeedsMet, S::Queued),
+            (S::Pending, E::NeedsMetEarly, S::Scheduled),
+            (S::Pending, E::NeedFailed, S::Failed),
+            (S::Pending, E::CancelRequested, S::Cancelled),
+            (S::Pending, E::DeadlinePassed, S::Expired),
+            (S::Scheduled, E::Due, S::Queued),
+            (S::Scheduled, E::CancelRequested, S::Cancelled),
+            (S::Scheduled, E::DeadlinePassed, S::Expired),
+            (S::Queued, E::Claimed, S::Running),
+            (S::Queued, E::CancelRequested, S::Cancelled),
+            (S::Queued, E::DeadlinePassed, S::Expired),
+            (S::Running, E::Succeeded, S::Succeeded),
+            (S::Running, E::Failed, S::Failed),
+            (S::Running, E::RetryLater, S::Scheduled),
+            (S::Running, E::Interrupted, S::Queued),
+            (S::Running, E::LeaseLost, S::Queued),
+            (S::Running, E::CancelRequested, S::Running),
+            (S::Running, E::CancelHonoured, S::Cancelled),
+            (S::Running, E::DeadlinePassed, S::Expired),
+        ]
+    };
+
+    #[test]
+    fn every_state_takes_exactly_the_events_of_the_table() {
+        for state in JobState::ALL {
+            for event in Event::ALL {
+                let row = TABLE.iter().find(|(from, what, _)| (*from, *what) == (state, event));
+                let expect = row.map(|(_, _, to)| *to).ok_or(IllegalTransition { state, event });
+                assert_eq!(next(state, event), expect, "{state:?} on {event:?}");
+                assert!(!state.is_final() || expect.is_err(), "{state:?} is final");
+            }
+        }
+    }
+}
