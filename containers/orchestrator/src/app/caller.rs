@@ -1,0 +1,90 @@
+//! Who calls, and what the key opens. Each refusal is logged with the key's id, never the key.
+
+use aisemble_protocol::keys::Scope;
+use aisemble_protocol::{ApiError, ErrorCode};
+
+use super::App;
+use crate::trace::Trace;
+
+/// Whoever presented a live key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's public id: what owns jobs.
+    pub key_id: String,
+    scopes: Vec<Scope>,
+}
+
+/// A request as `app` sees it: who, and under which ids.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Who.
+    pub caller: Caller,
+    /// The request's id, for logs.
+    pub request_id: String,
+    /// Its span.
+    pub trace: Trace,
+    /// `Idempotency-Key`, if one was sent.
+    pub idempotency_key: Option<String>,
+}
+
+impl Caller {
+    /// A caller with these scopes.
+    #[must_use]
+    pub fn new(key_id: impl Into<String>, scopes: &[Scope]) -> Self {
+        Self { key_id: key_id.into(), scopes: scopes.to_vec() }
+    }
+
+    /// Whether the key opens everything, other keys' jobs included.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.scopes.contains(&Scope::Admin)
+    }
+
+    /// Whether the key opens `scope`.
+    ///
+    /// # Errors
+    /// `forbidden`, naming the scope.
+    pub fn require(&self, scope: Scope) -> Result<(), ApiError> {
+        if self.is_admin() || self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        let scope = scope.as_str();
+        tracing::warn!(
+            audit = true,
+            key.id = self.key_id,
+            scope.needed = scope,
+            "refused: the key's scopes do not cover the route"
+        );
+        Err(ApiError::new(
+            ErrorCode::Forbidden,
+            format!("this key does not have the scope {scope}"),
+        ))
+    }
+}
+
+impl App {
+    /// The caller who presents this key.
+    ///
+    /// # Errors
+    /// `unauthenticated` for no key or one that opens nothing; `unavailable` when the key file cannot
+    /// be used.
+    pub fn authenticate(&self, key: Option<&str>) -> Result<Caller, ApiError> {
+        let refused = |why: &str, message: &str| {
+            tracing::warn!(audit = true, reason = why, "refused: no live key");
+            Err(ApiError::new(ErrorCode::Unauthenticated, message))
+        };
+        let Some(key) = key else {
+            return refused("absent", "an API key is needed: Authorization: Bearer ais_...");
+        };
+        match self.keyring.find(key, super::now_ms()) {
+            Ok(Some(record)) => Ok(Caller { key_id: record.id, scopes: record.scopes }),
+            Ok(None) => refused("unknown", "this API key is unknown, expired or revoked"),
+            Err(error) => {
+                tracing::error!(error.cause = %error, "the key file cannot be used");
+                let message =
+                    "API keys cannot be checked now; the log of the orchestrator says why";
+                Err(ApiError::new(ErrorCode::Unavailable, message).with_retry_after_ms(5_000))
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A completion job as somebody watches it: the job, each token as it comes, then the result or the
+//! error. The tokens together are the text of the result, whatever was retried in between.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use aisemble_jobs::JobsError;
+use aisemble_protocol::job::JobView;
+use aisemble_protocol::{ApiError, ErrorCode};
+use serde::Deserialize;
+
+use super::{App, Ended, store_error};
+use crate::live::{Piece, Reader};
+
+/// How long one wait for the end lasts before it is begun anew.
+const WAIT_ROUND: Duration = Duration::from_secs(600);
+/// When to come again after the orchestrator stopped.
+const STOPPED_RETRY_MS: u64 = 2_000;
+
+/// What the watcher sees.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// The job, first of all.
+    Job(JobView),
+    /// Text.
+    Piece(Piece),
+    /// The result, JSON: nothing comes after it.
+    Result(Vec<u8>),
+    /// It failed: nothing comes after it.
+    Error(ApiError),
+}
+
+/// Follows one job.
+pub struct Progress {
+    app: std::sync::Arc<App>,
+    reader: Reader,
+    view: JobView,
+    end: End,
+    ready: VecDeque<Update>,
+    over: bool,
+}
+
+type End = Pin<Box<dyn Future<Output = Result<JobView, JobsError>> + Send>>;
+
+#[derive(Deserialize)]
+struct TextOnly {
+    text: String,
+}
+
+impl Progress {
+    /// Follows `view`'s job from now on.
+    #[must_use]
+    pub fn new(app: std::sync::Arc<App>, view: JobView) -> Self {
+        let reader = Reader::new(app.live.feed(view.id));
+        let end = wait(&app, &view);
+        let ready = VecDeque::from([Update::Job(view.clone())]);
+        Self { app, reader, view, end, ready, over: false }
+    }
+
+    /// The next update; none after the end. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Update> {
+        loop {
+            if let Some(update) = self.ready.pop_front() {
+                return Some(update);
+            }
+            if self.over {
+                return None;
+            }
+            if let Some(piece) = self.reader.take() {
+                return Some(Update::Piece(piece));
+            }
+            let ended = tokio::select! {
+                () = self.reader.changed() => continue,
+                ended = &mut self.end => ended,
+                () = self.app.closing.cancelled() => {
+                    self.over = true;
+                    let id = self.view.id;
+                    let message = format!("the orchestrator stops; job {id} goes on when it is back");
+                    let error = ApiError::new(ErrorCode::Unavailable, message);
+                    return Some(Update::Error(error.with_retry_after_ms(STOPPED_RETRY_MS)));
+                }
+            };
+            self.at_end(ended).await;
+        }
+    }
+
+    async fn at_end(&mut self, ended: Result<JobView, JobsError>) {
+        let ended = match ended {
+            Ok(view) => self.app.ended(view).await,
+            Err(error) => Err(store_error(&error)),
+        };
+        self.over = true;
+        match ended {
+            Ok(Ended::NotYet(view)) => {
+                self.end = wait(&self.app, &view);
+                self.over = false;
+            }
+            Ok(Ended::Result(result)) => {
+                while let Some(piece) = self.reader.take() {
+                    self.ready.push_back(Update::Piece(piece));
+                }
+                if let Ok(TextOnly { text }) = serde_json::from_slice(&result) {
+                    while let Some(piece) = self.reader.rest(&text) {
+                        self.ready.push_back(Update::Piece(piece));
+                    }
+                }
+                self.ready.push_back(Update::Result(result));
+            }
+            Ok(Ended::Error(error)) | Err(error) => self.ready.push_back(Update::Error(error)),
+        }
+    }
+}
+
+fn wait(app: &App, view: &JobView) -> End {
+    let (jobs, id) = (app.jobs.clone(), view.id);
+    Box::pin(async move { jobs.wait(id, WAIT_ROUND).await })
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress").field("job", &self.view.id).finish_non_exhaustive()
+    }
+}

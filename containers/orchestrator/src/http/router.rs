@@ -1,0 +1,101 @@
+//! The whole API at a glance: each route, and the scope that it needs. A route that is not in this
+//! table does not exist, and one whose entry names no scope cannot be written.
+
+use std::sync::Arc;
+
+use aisemble_protocol::keys::Scope;
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::{completion, correlate, guard, health, jobs, openapi, v1};
+use crate::app::App;
+
+/// What a caller needs for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    Open,
+    /// Any live key.
+    AnyKey,
+    /// A key with that scope.
+    Key(Scope),
+}
+
+struct Route {
+    method: Method,
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<App>>,
+}
+
+const LLM: Access = Access::Key(Scope::Llm);
+const JOBS: Access = Access::Key(Scope::Jobs);
+const METRICS: Access = Access::Key(Scope::Metrics);
+
+fn routes() -> Vec<Route> {
+    vec![
+        get("/health", Access::Open, health::health),
+        get("/ready", Access::Open, health::ready),
+        get("/metrics", METRICS, health::metrics),
+        get("/openapi.json", Access::AnyKey, openapi::serve),
+        post("/ai/llm/completion", LLM, completion::create),
+        get("/jobs", JOBS, jobs::list),
+        get("/jobs/{id}", JOBS, jobs::show),
+        delete("/jobs/{id}", JOBS, jobs::cancel),
+        get("/jobs/{id}/result", JOBS, jobs::result),
+        get("/jobs/{id}/events", JOBS, jobs::events),
+        get("/v1/models", Access::AnyKey, v1::models::list),
+        get("/v1/models/{id}", Access::AnyKey, v1::models::show),
+        post("/v1/chat/completions", LLM, v1::chat::create),
+        post("/v1/completions", LLM, v1::text::create),
+    ]
+}
+
+/// Method, path and access of each route.
+#[must_use]
+pub fn access_table() -> Vec<(Method, &'static str, Access)> {
+    routes().into_iter().map(|route| (route.method, route.path, route.access)).collect()
+}
+
+/// The service that answers every request.
+pub fn router(app: Arc<App>) -> Router {
+    let guard = guard::Guard::new(Arc::clone(&app), access_table());
+    let mut router = Router::new();
+    for route in routes() {
+        router = router.route(route.path, route.handler);
+    }
+    router
+        .fallback(health::no_route)
+        .method_not_allowed_fallback(health::no_method)
+        .layer(from_fn_with_state(guard, guard::check))
+        .layer(from_fn_with_state(Arc::clone(&app), correlate::answer))
+        .layer(from_fn(correlate::identify))
+        .with_state(app)
+}
+
+fn get<H, T>(path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, Arc<App>>,
+    T: 'static,
+{
+    Route { method: Method::GET, path, access, handler: on(MethodFilter::GET, handler) }
+}
+
+fn post<H, T>(path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, Arc<App>>,
+    T: 'static,
+{
+    Route { method: Method::POST, path, access, handler: on(MethodFilter::POST, handler) }
+}
+
+fn delete<H, T>(path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, Arc<App>>,
+    T: 'static,
+{
+    Route { method: Method::DELETE, path, access, handler: on(MethodFilter::DELETE, handler) }
+}

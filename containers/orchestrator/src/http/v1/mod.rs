@@ -1,0 +1,43 @@
+//! What OpenAI's clients expect, to the letter: `/v1/models`, `/v1/chat/completions`,
+//! `/v1/completions`. Nothing is kept of these calls.
+
+mod answer;
+pub(super) mod chat;
+pub(super) mod models;
+mod params;
+mod shapes;
+mod stream;
+pub(super) mod text;
+
+use aisemble_protocol::completion::CompletionResult;
+use aisemble_protocol::{ApiError, v1};
+use futures_util::future::try_join_all;
+
+use crate::app::transcript::collect;
+use crate::app::{App, Origin};
+use crate::dispatch::Generation;
+
+/// What one request asks for: generations whose number is the index of the choice.
+struct Plan {
+    generations: Vec<v1::GenerateRequest>,
+    /// Generations that share a prompt: its tokens are counted once.
+    per_prompt: usize,
+    stream: bool,
+    include_usage: bool,
+}
+
+/// Begins all generations of a plan, at the same time.
+async fn begin(app: &App, origin: &Origin, plan: &Plan) -> Result<Vec<Generation>, ApiError> {
+    let requests = plan.generations.iter().cloned();
+    try_join_all(requests.map(|request| app.generate(origin, request))).await
+}
+
+/// Runs all generations of a plan to their end, at the same time.
+async fn complete(
+    app: &App,
+    origin: &Origin,
+    plan: &Plan,
+) -> Result<Vec<CompletionResult>, ApiError> {
+    let generations = begin(app, origin, plan).await?;
+    try_join_all(generations.into_iter().map(collect)).await
+}
