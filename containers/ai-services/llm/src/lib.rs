@@ -5,7 +5,13 @@
 //! the next step) -> [`model`] (logits) -> [`sampling`] -> [`text`] (characters, stop strings) -> the
 //! caller's bounded channel. See docs/llm.md.
 
+pub mod config;
 pub mod engine;
+pub mod grpc;
+pub mod host;
 pub mod model;
 pub mod sampling;
+pub mod service;
+pub mod serving;
 pub mod text;
+pub mod warmup;

@@ -7,7 +7,9 @@
 mod batch;
 mod decoder;
 mod family;
+mod served;
 
 pub use batch::{CacheKind, Caches, Logits, StepBatch};
 pub use decoder::{BLOCK_TOKENS, Decoder, ModelError};
 pub use family::Family;
+pub use served::quantization;

@@ -6,12 +6,12 @@
 pub struct TokenLogprob {
     /// The token.
     pub token: u32,
-    /// At most 0. [`IMPOSSIBLE`] for a token whose logit is not a number or minus infinity.
+    /// At most 0. -9999 for a token whose logit is not a number or minus infinity.
     pub logprob: f32,
 }
 
 /// What OpenAI reports for a token that has no probability to speak of; JSON has no infinity.
-pub const IMPOSSIBLE: f32 = -9999.0;
+pub(super) const IMPOSSIBLE: f32 = -9999.0;
 
 /// The log-probability of `token`, and the `top` likeliest in falling order (equals by token).
 #[must_use]

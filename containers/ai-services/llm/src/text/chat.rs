@@ -11,11 +11,11 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
 
 /// Bytes of a template.
-pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
+const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a rendered chat: the largest prompt and as much again.
-pub const RENDERED_BYTES_MAX: usize = 2 * aisemble_protocol::limits::PROMPT_BYTES_MAX;
+const RENDERED_BYTES_MAX: usize = 2 * aisemble_protocol::limits::PROMPT_BYTES_MAX;
 /// Instructions of one rendering: the largest chat (1024 messages) at 2000 each.
-pub const FUEL_MAX: u64 = 2_000_000;
+const FUEL_MAX: u64 = 2_000_000;
 /// Bytes of a template's own refusal that a caller gets to see.
 const REFUSAL_BYTES_MAX: usize = 300;
 const NAME: &str = "chat";
@@ -66,6 +66,7 @@ pub enum ChatError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos: String,
     eos: String,
 }
@@ -101,7 +102,14 @@ impl ChatTemplate {
             Err(error.with_source(Refusal { refusal }))
         });
         environment.add_template_owned(NAME, source.to_owned()).map_err(unusable)?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let (source, bos, eos) = (source.to_owned(), bos.to_owned(), eos.to_owned());
+        Ok(Self { environment, source, bos, eos })
+    }
+
+    /// The template's text.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt of a chat, ready for the assistant's turn.

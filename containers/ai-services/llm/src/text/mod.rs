@@ -3,10 +3,12 @@
 
 mod chat;
 mod detokenizer;
+mod encoder;
 mod prompt;
 mod stop;
 
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use detokenizer::Detokenizer;
+pub use encoder::{PromptEncoder, PromptError};
 pub use prompt::{SpecialToken, SpecialTokens, Stretch};
 pub use stop::{StopScan, StopStrings};

@@ -1,0 +1,248 @@
+//! The service as the skeleton runs it: from the configuration to a model that is loaded, warmed up
+//! and served by its thread; what it says of itself.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aisemble_batcher::{Batcher, BatcherConfig};
+use aisemble_protocol::v1;
+use aisemble_service::{LoadProgress, Paths, Ready, Service, StartError};
+use aisemble_weights::kernels::Pool;
+use aisemble_weights::{GgufFile, Tokenizer, device, digest};
+use tonic::service::RoutesBuilder;
+
+use crate::config::{EngineSection, KvType, LlmConfig, ModelSection};
+use crate::engine::SchedulerLimits;
+use crate::grpc::LlmApi;
+use crate::host::{Host, RequestLimits};
+use crate::model::{self, BLOCK_TOKENS, CacheKind, Decoder};
+use crate::serving::{EngineLimits, Meters, ServingModel};
+use crate::text::PromptEncoder;
+use crate::warmup;
+
+/// One instance: one model.
+#[derive(Debug)]
+pub struct LlmService {
+    host: Arc<Host>,
+}
+
+impl LlmService {
+    /// The model as handlers see it.
+    #[must_use]
+    pub fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+}
+
+impl Service for LlmService {
+    const NAME: &'static str = "llm";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    type Config = LlmConfig;
+
+    fn paths(config: &LlmConfig) -> Paths {
+        Paths { read: vec![config.model.path.clone()], ..Paths::default() }
+    }
+
+    fn load(config: &LlmConfig, progress: &LoadProgress) -> Result<Self, StartError> {
+        let (file, sha256) = open(&config.model, progress)?;
+        let gguf = GgufFile::from_file(&file, &config.model.path)
+            .map_err(|source| unusable(&config.model.path, source))?;
+        let tokenizer = Tokenizer::from_gguf(&gguf)
+            .map_err(|source| unusable(&config.model.path, source))
+            .map(Arc::new)?;
+        let encoder = PromptEncoder::new(Arc::clone(&tokenizer))
+            .map_err(|source| unusable(&config.model.path, source))?;
+        let decoder = decoder(&gguf, config, progress)?;
+        let limits = request_limits(&config.engine, &decoder);
+        let cache = match config.engine.kv_type {
+            KvType::F16 => CacheKind::F16,
+            KvType::F32 => CacheKind::F32,
+        };
+        let report = |done, total| progress.report("warm-up", done, total);
+        warmup::check(&decoder, &sha256, cache, report).map_err(|source| {
+            StartError::failed("the model computes nonsense on this machine").with_source(source)
+        })?;
+        let mut info = info(&gguf, config, &decoder, &limits);
+        info.sha256 = sha256;
+        if encoder.has_template() {
+            info.tasks.push("chat".to_owned());
+        }
+        tracing::info!(
+            model.name = info.name,
+            model.sha256 = info.sha256,
+            model.quantization = info.quantization,
+            model.parameters = info.parameters,
+            kv.tokens_max = limits.scheduler.blocks * BLOCK_TOKENS,
+            kv.bytes_max = decoder.cache_bytes(limits.scheduler.blocks, cache),
+            "the model is loaded"
+        );
+        let (tokenizer_of_model, meters) = (Arc::clone(&tokenizer), Arc::new(Meters::default()));
+        let engine = EngineLimits {
+            scheduler: limits.scheduler,
+            cache,
+            reader_wait_max: limits.reader_wait_max,
+        };
+        let meters_of_model = Arc::clone(&meters);
+        let build = move || {
+            let (decoder, tokenizer) = (Arc::clone(&decoder), Arc::clone(&tokenizer_of_model));
+            Ok(ServingModel::new(decoder, tokenizer, engine, Arc::clone(&meters_of_model))?)
+        };
+        let batcher = Batcher::start(batcher_config(&config.engine), build).map_err(|source| {
+            StartError::failed("the model thread cannot be started").with_source(source)
+        })?;
+        let encoder = Arc::new(encoder);
+        let encodings = Host::encodings();
+        let host = Host { info, limits, tokenizer, encoder, batcher, meters, encodings };
+        Ok(Self { host: Arc::new(host) })
+    }
+
+    fn routes(ready: Ready<Self>, routes: &mut RoutesBuilder) {
+        routes.add_service(LlmApi::server(ready));
+    }
+
+    fn describe(&self) -> v1::DescribeResponse {
+        v1::DescribeResponse {
+            models: vec![self.host.info.clone()],
+            ..v1::DescribeResponse::default()
+        }
+    }
+
+    fn stats(&self) -> v1::StatsResponse {
+        let (batcher, meters) = (self.host.batcher.stats(), self.host.meters.now());
+        let scheduler = self.host.limits.scheduler;
+        v1::StatsResponse {
+            requests_running: batcher.running as u32,
+            requests_queued: batcher.waiting.iter().sum::<usize>() as u32,
+            queue_depth_max: self.host.info.limits.map_or(0, |limits| limits.queue_depth_max),
+            requests_total: batcher.submitted_total,
+            requests_cancelled_total: batcher.unfinished_total,
+            steps_total: batcher.steps_total,
+            step_rows_total: meters.rows,
+            prompt_tokens_total: meters.prompt_tokens,
+            output_tokens_total: meters.output_tokens,
+            kv_tokens_used: meters.kv_tokens_used,
+            kv_tokens_max: (scheduler.blocks * scheduler.block_tokens) as u64,
+            ..v1::StatsResponse::default()
+        }
+    }
+
+    fn drain(&self) -> impl Future<Output = ()> + Send {
+        self.host.batcher.drain()
+    }
+}
+
+/// Opens the model file, its digest checked when one is pinned, computed when not.
+fn open(model: &ModelSection, progress: &LoadProgress) -> Result<(File, String), StartError> {
+    let path = &model.path;
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+        StartError::config(format!("the model file {} is not usable", path.display()))
+            .with_source(source)
+            .with_hint("`ai-semble models pull` gets it, `ai-semble models verify` checks it")
+    };
+    let report = |done, total| progress.report("digest", done, total);
+    if model.sha256.is_empty() {
+        tracing::warn!("model.sha256 is empty: any file is taken for the model");
+        let sha256 = digest::sha256_file(path, report).map_err(|source| failed(source.into()))?;
+        let file = File::open(path).map_err(|source| failed(source.into()))?;
+        return Ok((file, sha256));
+    }
+    let file = digest::open_verified(path, &model.sha256, report)
+        .map_err(|source| failed(source.into()))?;
+    Ok((file, model.sha256.to_ascii_lowercase()))
+}
+
+fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::config(format!("the model file {} cannot be used", path.display()))
+        .with_source(source)
+}
+
+fn decoder(
+    gguf: &GgufFile,
+    config: &LlmConfig,
+    progress: &LoadProgress,
+) -> Result<Arc<Decoder>, StartError> {
+    let engine = &config.engine;
+    let device = device(&engine.device)
+        .map_err(|source| StartError::config("engine.device cannot be used").with_source(source))?;
+    let threads = Some(engine.threads).filter(|threads| *threads > 0);
+    let pool = Pool::new(threads).map_err(|source| {
+        StartError::failed("the computing threads cannot be made").with_source(source)
+    })?;
+    let threads = pool.threads();
+    let report = |done, total| progress.report("weights", done, total);
+    let decoder = Decoder::load(gguf, engine.context_tokens_max, Arc::new(pool), &device, report)
+        .map_err(|source| unusable(&config.model.path, source))?;
+    tracing::info!(threads, device = device_name(&device), "computing");
+    Ok(Arc::new(decoder))
+}
+
+fn device_name(device: &aisemble_weights::candle::Device) -> &'static str {
+    if device.is_cpu() { "cpu" } else { "gpu" }
+}
+
+fn request_limits(engine: &EngineSection, decoder: &Decoder) -> RequestLimits {
+    let trained = decoder.config().context_tokens;
+    let context_tokens_max = engine.context_tokens_max.min(trained);
+    if context_tokens_max < engine.context_tokens_max {
+        tracing::info!(
+            engine.context_tokens_max,
+            model.context_tokens = trained,
+            "the context is cut to what the model was trained for"
+        );
+    }
+    RequestLimits {
+        context_tokens_max,
+        output_tokens_max: engine.output_tokens_max.min(context_tokens_max),
+        scheduler: SchedulerLimits {
+            rows_max: engine.batch_rows_max,
+            blocks: engine.kv_tokens_max / BLOCK_TOKENS,
+            block_tokens: BLOCK_TOKENS,
+            prefill_tokens_alone: engine.prefill_chunk_tokens,
+            prefill_tokens_beside_decode: engine.prefill_chunk_tokens_beside_decode,
+        },
+        reader_wait_max: Duration::from_millis(engine.reader_wait_ms_max),
+    }
+}
+
+fn batcher_config(engine: &EngineSection) -> BatcherConfig {
+    BatcherConfig {
+        thread_name: "llm-model".to_owned(),
+        queue_depth_max: engine.queue_depth_max,
+        running_max: engine.batch_rows_max,
+        ..BatcherConfig::default()
+    }
+}
+
+fn info(
+    gguf: &GgufFile,
+    config: &LlmConfig,
+    decoder: &Decoder,
+    limits: &RequestLimits,
+) -> v1::ModelInfo {
+    let shape = decoder.config();
+    let license = if config.model.license.is_empty() {
+        shape.license.clone().unwrap_or_default()
+    } else {
+        config.model.license.clone()
+    };
+    v1::ModelInfo {
+        name: config.model.name.clone(),
+        family: shape.architecture.clone(),
+        format: "gguf".to_owned(),
+        quantization: model::quantization(gguf),
+        sha256: String::new(),
+        license,
+        device: "cpu".to_owned(),
+        parameters: decoder.parameters(),
+        file_bytes: gguf.file_bytes(),
+        tasks: vec!["completion".to_owned()],
+        limits: Some(v1::Limits {
+            context_tokens_max: limits.context_tokens_max as u32,
+            output_tokens_max: limits.output_tokens_max as u32,
+            queue_depth_max: config.engine.queue_depth_max as u32,
+            batch_rows_max: config.engine.batch_rows_max as u32,
+        }),
+    }
+}

@@ -1,0 +1,221 @@
+//! One sequence that runs: its tokens, the state of its sampling and its text, and its reader.
+
+use std::time::{Duration, Instant};
+
+use aisemble_batcher::Outlet;
+use aisemble_weights::Tokenizer;
+
+use crate::engine::Footprint;
+use crate::sampling::{LogprobsWanted, Sampled, SamplerState, SamplingParameters, TokenLogprob};
+use crate::text::{Detokenizer, StopScan, StopStrings};
+
+/// Pieces that a step may send to one reader: a token and the end.
+const PIECES_PER_STEP: usize = 2;
+
+/// A request, checked and turned into tokens.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// At least one token, each in the vocabulary.
+    pub prompt: Vec<u32>,
+    /// Tokens to sample at most; at least 1, and within the context together with the prompt.
+    pub output_tokens_max: usize,
+    /// How to choose.
+    pub sampling: SamplingParameters,
+    /// What to report beside each token.
+    pub logprobs: LogprobsWanted,
+    /// What ends the output.
+    pub stop: StopStrings,
+    /// Go on after an end token.
+    pub ignore_eos: bool,
+    /// When the request came.
+    pub since: Instant,
+}
+
+impl Job {
+    /// What the scheduler needs to know.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint { prompt_tokens: self.prompt.len(), output_tokens_max: self.output_tokens_max }
+    }
+}
+
+/// What a reader gets, in this order: `Started`, tokens, `Finished`; or `Failed` at any place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// The sequence runs.
+    Started {
+        /// How long it waited.
+        queued: Duration,
+    },
+    /// A token was sampled.
+    Token(TokenPiece),
+    /// The output is complete.
+    Finished(Ending),
+    /// The model failed on it.
+    Failed,
+}
+
+/// A sampled token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenPiece {
+    /// The token.
+    pub id: u32,
+    /// Text that is safe to show now; may be empty.
+    pub text: String,
+    /// Its log-probability and the likeliest alternatives, if wanted.
+    pub logprobs: Option<(TokenLogprob, Vec<TokenLogprob>)>,
+}
+
+/// How an output ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens sampled, an end token included.
+    pub output_tokens: usize,
+    /// Text that was held back for a stop string that did not come.
+    pub text_tail: String,
+    /// From the start to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+    /// In the queue.
+    pub queued: Duration,
+}
+
+/// Why an output ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end token or a stop string.
+    Stop,
+    /// The tokens that were asked for, or all that fit.
+    Length,
+}
+
+/// A sequence that runs.
+pub(super) struct Sequence {
+    /// Prompt and output: what the model is fed with.
+    pub(super) tokens: Vec<u32>,
+    pub(super) sampler: SamplerState,
+    prompt_tokens: usize,
+    output_tokens_max: usize,
+    ignore_eos: bool,
+    text: Detokenizer,
+    stop: StopScan,
+    outlet: Outlet<Piece>,
+    queued: Duration,
+    started: Instant,
+    first_token: Option<Instant>,
+    paused_since: Option<Instant>,
+}
+
+/// Whether a sequence goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Runs,
+    Ends(FinishReason),
+}
+
+impl Sequence {
+    pub(super) fn start(job: Job, outlet: Outlet<Piece>) -> Self {
+        let started = Instant::now();
+        let queued = started.saturating_duration_since(job.since);
+        let sampler = SamplerState::new(job.sampling, job.logprobs, &job.prompt);
+        let sequence = Self {
+            prompt_tokens: job.prompt.len(),
+            tokens: job.prompt,
+            sampler,
+            output_tokens_max: job.output_tokens_max,
+            ignore_eos: job.ignore_eos,
+            text: Detokenizer::default(),
+            stop: job.stop.scan(),
+            outlet,
+            queued,
+            started,
+            first_token: None,
+            paused_since: None,
+        };
+        sequence.send(Piece::Started { queued });
+        sequence
+    }
+
+    /// Whether nobody wants the answer any more: the caller left, or the deadline passed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.outlet.gone().is_some()
+    }
+
+    /// Whether the reader is so far behind that a step could not tell it what happened.
+    pub(super) fn is_paused(&self) -> bool {
+        self.outlet.room() < PIECES_PER_STEP
+    }
+
+    /// Notes how long the sequence has been paused already.
+    pub(super) fn paused_for(&mut self, now: Instant) -> Duration {
+        if !self.is_paused() {
+            self.paused_since = None;
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(*self.paused_since.get_or_insert(now))
+    }
+
+    /// Prompt tokens, known from the first token on: whether the prompt is computed just now.
+    pub(super) fn prompt_just_computed(&self) -> Option<usize> {
+        self.first_token.is_none().then_some(self.prompt_tokens)
+    }
+
+    /// Takes in a sampled token and tells the reader.
+    pub(super) fn take(&mut self, sampled: Sampled, tokenizer: &Tokenizer) -> Fate {
+        self.first_token.get_or_insert_with(Instant::now);
+        let id = sampled.token;
+        self.tokens.push(id);
+        let ends = tokenizer.ends_generation(id) && !self.ignore_eos;
+        // Control tokens are no text; an unknown id cannot be, and gives none.
+        let text = if tokenizer.is_control(id) {
+            String::new()
+        } else {
+            let text = self.text.push(tokenizer.piece(id).unwrap_or_default());
+            self.stop.push(&text)
+        };
+        let logprobs = if ends { None } else { sampled.logprobs };
+        self.send(Piece::Token(TokenPiece { id, text, logprobs }));
+        if ends || self.stop.stopped() {
+            Fate::Ends(FinishReason::Stop)
+        } else if self.tokens.len() - self.prompt_tokens >= self.output_tokens_max {
+            Fate::Ends(FinishReason::Length)
+        } else {
+            Fate::Runs
+        }
+    }
+
+    /// The output is complete: tells the reader and lets it go.
+    pub(super) fn finish(mut self, reason: FinishReason) {
+        let rest = self.text.finish();
+        let mut text_tail = self.stop.push(rest);
+        text_tail.push_str(&self.stop.finish());
+        // A stop string can still come true with the replacement of a broken character.
+        let reason = if self.stop.stopped() { FinishReason::Stop } else { reason };
+        let now = Instant::now();
+        let first_token = self.first_token.unwrap_or(now);
+        self.send(Piece::Finished(Ending {
+            reason,
+            output_tokens: self.tokens.len() - self.prompt_tokens,
+            text_tail,
+            prefill: first_token.saturating_duration_since(self.started),
+            decode: now.saturating_duration_since(first_token),
+            queued: self.queued,
+        }));
+        self.outlet.finish();
+    }
+
+    /// The model failed on it: tells the reader and lets it go.
+    pub(super) fn fail(self) {
+        self.send(Piece::Failed);
+        self.outlet.finish();
+    }
+
+    fn send(&self, piece: Piece) {
+        // There is room (paused sequences get no rows) unless the caller has left, which the next
+        // step sees.
+        let _unread = self.outlet.send(piece);
+    }
+}
