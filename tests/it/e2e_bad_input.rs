@@ -1,4 +1,5 @@
-//! Wrong input of each kind, against the running product: the right status and a sentence that helps.
+//! Wrong input of each kind, against the running product: the right status, and a sentence that
+//! helps.
 
 use std::time::Duration;
 

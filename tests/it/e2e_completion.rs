@@ -101,9 +101,9 @@ fn a_stream_gives_the_job_then_tokens_then_the_same_text_as_the_result() {
     let stack = shared();
     let mut body = capital_question();
     body["stream"] = json!(true);
-    let events = stack.client().events("POST", PATH, &[], body.to_string().as_bytes(), |event| {
-        event.name == "result" || event.name == "error"
-    });
+    let events = stack
+        .client()
+        .events(PATH, &[], Some(&body), |event| event.name == "result" || event.name == "error");
     assert_eq!(events[0].name, "job");
     let id = events[0].json()["id"].as_str().unwrap().to_owned();
     let last = events.last().unwrap();
@@ -123,12 +123,12 @@ fn events_can_be_read_again_from_any_number() {
     let stack = shared();
     let id = submit(&stack, &long_story(60));
     let path = format!("/jobs/{id}/events");
-    let all = stack.client().events("GET", &path, &[], b"", |_| false);
+    let all = stack.client().events(&path, &[], None, |_| false);
     let numbers: Vec<u64> = all.iter().map(|event| event.id.parse().unwrap()).collect();
     let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected, "numbered from 1 without gaps");
     assert_eq!(all.last().unwrap().json()["state"], "succeeded");
-    let rest = stack.client().events("GET", &path, &[("last-event-id", "2")], b"", |_| false);
+    let rest = stack.client().events(&path, &[("last-event-id", "2")], None, |_| false);
     assert_eq!(rest, all[2..], "the rest and nothing twice");
 }
 

@@ -16,7 +16,7 @@ fn self_check(stack: &Stack) -> v1::SelfCheckResponse {
     let socket = stack.llm_socket();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut client = ModelClient::new(aisemble_service::socket::channel(&socket).unwrap());
+        let mut client = ModelClient::new(aisemble_service::socket::channel(&socket));
         client.self_check(v1::SelfCheckRequest {}).await.unwrap().into_inner()
     })
 }

@@ -1,5 +1,7 @@
 //! The tests that look at the whole: layering, house rules, and the product run end to end.
 
+#![expect(clippy::unwrap_used, reason = "a test that finds something missing has failed")]
+
 mod e2e_bad_input;
 mod e2e_completion;
 mod e2e_crash;

@@ -105,20 +105,22 @@ impl Client {
         self.send("POST", path, headers, body.to_string().as_bytes())
     }
 
-    /// Reads server-sent events until the stream ends or `until` says so.
+    /// Reads server-sent events until the stream ends or `until` says so: of a `POST` with a body,
+    /// of a `GET` without one.
     ///
     /// # Panics
     /// When no answer comes.
     #[must_use]
     pub fn events(
         &self,
-        method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &[u8],
+        body: Option<&Value>,
         mut until: impl FnMut(&Event) -> bool,
     ) -> Vec<Event> {
-        let response = self.response(method, path, headers, body);
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let response = self.response(method, path, headers, body.as_bytes());
         assert_eq!(response.status().as_u16(), 200, "{method} {path}");
         let mut events = Vec::new();
         let mut event = Event::default();
