@@ -2,10 +2,14 @@
 //! block tables, not sequences' owners.
 
 use std::num::NonZeroUsize;
+use std::sync::PoisonError;
 
+use crate::attention::step::{ALONE_WORK_MAX, Plan, Step};
+use crate::disjoint::Disjoint;
 use crate::kv::{KvElement, KvShape};
 use crate::pool::Pool;
-use crate::reference;
+
+mod step;
 
 /// What is constant over the layers of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,9 +88,21 @@ impl Pool {
         assert_eq!(keys.len(), shape.kv.values(), "key cache length");
         assert_eq!(values.len(), shape.kv.values(), "value cache length");
         assert_eq!(out.len(), rows.query.len(), "out length");
-        for (index, out) in out.chunks_exact_mut(shape.kv.head_dim).enumerate() {
-            let at = (index / shape.heads, index % shape.heads);
-            out.copy_from_slice(&reference::attention_row(shape, rows, (keys, values), at));
+        if rows.positions.is_empty() {
+            return;
+        }
+        let mut scratch = self.scratch().lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = Plan::new(shape, rows, self.threads());
+        let step = Step { cpu: self.cpu(), shape, rows, keys, values };
+        let out = Disjoint::new(out);
+        if plan.splits {
+            step.run_split(self, &plan, &mut scratch.partials, out);
+        } else {
+            let items = plan.items(shape);
+            let chunk = if plan.work <= ALONE_WORK_MAX { items } else { 1 };
+            self.for_chunks(items, chunk, &|range| {
+                range.for_each(|item| step.run_whole(&plan, item, out));
+            });
         }
     }
 }

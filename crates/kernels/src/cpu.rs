@@ -1,10 +1,14 @@
 //! The row operations on the calling thread, for a proven instruction set. It checks lengths and
 //! hands over; it knows nothing of threads.
+#![expect(unsafe_code, reason = "calls the vector kernels, after checking lengths")]
 
 use crate::error::KernelError;
 use crate::isa::Isa;
-use crate::reference;
 use crate::rope::RopeTable;
+use crate::simd::rows;
+
+/// Values that are searched at once, without a branch for each.
+const SEARCH: usize = 256;
 
 /// Proof that this machine has an instruction set, and the row operations compiled for it.
 ///
@@ -43,7 +47,8 @@ impl Cpu {
         check_rows(x.len(), weight.len());
         assert_eq!(x.len(), out.len(), "out length");
         for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-            reference::rms_norm(x, weight, eps, out);
+            // SAFETY: `self` proves the instruction set; the lengths agree.
+            unsafe { rows::rms_norm(self, x, weight, eps, out) };
         }
     }
 
@@ -63,7 +68,8 @@ impl Cpu {
         let width = x.len() / positions.len();
         for (row, &position) in x.chunks_exact_mut(width.max(1)).zip(positions) {
             for head in row.chunks_exact_mut(head_dim) {
-                reference::rope(table, head, position as usize);
+                // SAFETY: `self` proves the instruction set; the head is long enough.
+                unsafe { rows::rope(self, table, head, position as usize) };
             }
         }
     }
@@ -75,14 +81,25 @@ impl Cpu {
     pub fn silu_mul(self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         assert_eq!(gate.len(), up.len(), "up length");
         assert_eq!(gate.len(), out.len(), "out length");
-        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-            *out = reference::silu(*gate) * up;
-        }
+        // SAFETY: `self` proves the instruction set; the lengths agree.
+        unsafe { rows::silu_mul(self, gate, up, out) };
+    }
+
+    /// `out = gelu(gate) * up` with the tanh form of GELU (Gemma).
+    ///
+    /// # Panics
+    /// When lengths disagree.
+    pub fn gelu_mul(self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert_eq!(gate.len(), up.len(), "up length");
+        assert_eq!(gate.len(), out.len(), "out length");
+        // SAFETY: `self` proves the instruction set; the lengths agree.
+        unsafe { rows::gelu_mul(self, gate, up, out) };
     }
 
     /// `e^(x - max) / sum` of one row, in place. An empty row stays empty.
     pub fn softmax(self, x: &mut [f32]) {
-        reference::softmax(x);
+        // SAFETY: `self` proves the instruction set.
+        unsafe { rows::softmax(self, x) };
     }
 
     /// `x += y`.
@@ -91,23 +108,23 @@ impl Cpu {
     /// When lengths disagree.
     pub fn add_assign(self, x: &mut [f32], y: &[f32]) {
         assert_eq!(x.len(), y.len(), "length");
-        for (x, y) in x.iter_mut().zip(y) {
-            *x += y;
-        }
+        // SAFETY: `self` proves the instruction set; the lengths agree.
+        unsafe { rows::add_assign(self, x, y) };
     }
 
     /// Index of the largest value, the first of equals; NaN never wins; `None` when no value is
     /// comparable.
     #[must_use]
     pub fn argmax(self, x: &[f32]) -> Option<usize> {
-        let mut best: Option<(usize, f32)> = None;
-        for (index, &value) in x.iter().enumerate() {
-            let wins = best.map_or(!value.is_nan(), |(_, largest)| value > largest);
-            if wins {
-                best = Some((index, value));
+        // SAFETY: `self` proves the instruction set.
+        let largest = unsafe { rows::largest(self, x) };
+        for (index, chunk) in x.chunks(SEARCH).enumerate() {
+            if chunk.iter().fold(false, |found, value| found | (*value == largest)) {
+                let within = chunk.iter().position(|value| *value == largest)?;
+                return Some(index * SEARCH + within);
             }
         }
-        best.map(|(index, _)| index)
+        None
     }
 }
 

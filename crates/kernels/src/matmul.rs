@@ -75,7 +75,7 @@ impl Pool {
             return;
         }
         let mut scratch = self.scratch().lock().unwrap_or_else(PoisonError::into_inner);
-        self.arrange(x, m, cols, quantised, &mut scratch.activations);
+        self.arrange(x, cols, quantised, &mut scratch.activations);
         let activations = &scratch.activations;
         let least = (CHUNK_BYTES_MIN * tiles).div_ceil(bytes * m);
         let chunk = tiles.div_ceil(self.threads() * CHUNKS_PER_THREAD).max(least).min(tiles);
@@ -93,7 +93,8 @@ impl Pool {
     }
 
     /// Arranges `x` for the kernel, with all threads when it is long.
-    fn arrange(&self, x: &[f32], m: usize, cols: usize, quantised: bool, to: &mut Activations) {
+    fn arrange(&self, x: &[f32], cols: usize, quantised: bool, to: &mut Activations) {
+        let m = x.len() / cols;
         to.reserve(m, cols, quantised);
         let writer = to.writer(cols, quantised);
         let cpu = self.cpu();

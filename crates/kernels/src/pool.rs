@@ -237,8 +237,13 @@ impl Shared {
         loop {
             let fresh = || self.turns.load(Acquire) != seen;
             if !spin_until(fresh) {
-                self.parked[index].store(true, SeqCst);
-                while self.turns.load(SeqCst) == seen {
+                // Said again before each sleep: the caller of the last turn may be so late that it
+                // takes the flag back only now, with a wake-up that means nothing any more.
+                loop {
+                    self.parked[index].store(true, SeqCst);
+                    if self.turns.load(SeqCst) != seen {
+                        break;
+                    }
                     thread::park();
                 }
                 self.parked[index].store(false, SeqCst);
@@ -263,10 +268,11 @@ impl Shared {
         // The caller may return, and the next turn begin, as soon as the count is zero: whom to
         // wake is looked up before, and a wake-up too many is harmless.
         let last = self.unfinished.fetch_sub(1, SeqCst) == 1;
-        if last && self.caller_parked.load(SeqCst) {
-            if let Some(caller) = lock(&self.caller).as_ref() {
-                caller.unpark();
-            }
+        if last
+            && self.caller_parked.load(SeqCst)
+            && let Some(caller) = lock(&self.caller).as_ref()
+        {
+            caller.unpark();
         }
     }
 }

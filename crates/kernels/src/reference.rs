@@ -7,7 +7,8 @@ mod rows;
 use blocks::q4_1_minimum;
 pub use blocks::{QuantisedBlock, dequantise_row, quantise_block};
 pub(crate) use blocks::{q4_k_scale, q6_k_quant};
-pub use rows::{attention_row, rms_norm, rope, silu, softmax};
+pub(crate) use rows::rope_pairs;
+pub use rows::{attention_row, gelu, rms_norm, rope, silu, softmax};
 
 use crate::format::BlockFormat;
 

@@ -10,8 +10,10 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+pub(crate) mod attention;
 pub(crate) mod matmul;
 pub(crate) mod quantise;
+pub(crate) mod rows;
 
 /// Defines `fn name(cpu: Cpu, ...)` that calls the generic `kernel::<S>(...)` compiled for the
 /// instruction set that `cpu` proves. With `[...]` further generic parameters are passed on.

@@ -84,3 +84,23 @@ fn counts_out_of_range_are_refused() {
         assert_eq!(error, KernelError::Threads { threads, max: Pool::THREADS_MAX });
     }
 }
+
+/// More threads than processors, so that callers are interrupted between publishing a task and
+/// waking the workers, and workers park before that late wake-up reaches them.
+#[test]
+fn crowded_pools_lose_no_wake_up() {
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let pool = Pool::new(Some(4)).unwrap();
+                for round in 0..1500 {
+                    check_covers(&pool, 4, 1);
+                    let start = Instant::now();
+                    while round % 3 == 0 && start.elapsed() < Duration::from_micros(SPIN_US_MAX) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+        }
+    });
+}

@@ -18,8 +18,13 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 /// # Panics
 /// When the head is shorter than the table's rotary dimension.
 pub fn rope(table: &RopeTable, head: &mut [f32], position: usize) {
+    rope_pairs(table, head, position, 0);
+}
+
+/// Turns the pairs from `first` on.
+pub(crate) fn rope_pairs(table: &RopeTable, head: &mut [f32], position: usize, first: usize) {
     let (cos, sin) = table.at(position);
-    for (pair, (&cos, &sin)) in cos.iter().zip(sin).enumerate() {
+    for (pair, (&cos, &sin)) in cos.iter().zip(sin).enumerate().skip(first) {
         let (a, b) = match table.style() {
             RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
             RopeStyle::Halves => (pair, pair + table.rotary_dim() / 2),
@@ -32,6 +37,14 @@ pub fn rope(table: &RopeTable, head: &mut [f32], position: usize) {
 #[must_use]
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + (-x).exp())
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
+#[must_use]
+pub fn gelu(x: f32) -> f32 {
+    let x = f64::from(x);
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+    (x / 2.0 * (1.0 + u.tanh())) as f32
 }
 
 /// `e^(x - max) / sum` of one row, in place.

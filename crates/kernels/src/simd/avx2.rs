@@ -62,7 +62,6 @@ macro_rules! implement_lanes {
     ($name:ty, $($differs:tt)*) => {
         impl Lanes for $name {
             const N: usize = 8;
-            const ROWS_MAX: usize = 4;
             type F = __m256;
             type I = __m256i;
 
@@ -81,10 +80,6 @@ macro_rules! implement_lanes {
             #[inline(always)]
             unsafe fn load_f16(p: *const u16) -> Self::F {
                 _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
-            }
-            #[inline(always)]
-            unsafe fn store_f16(p: *mut u16, v: Self::F) {
-                _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
             }
             #[inline(always)]
             unsafe fn half_pair(a: f32, b: f32) -> (f32, f32) {
@@ -219,10 +214,6 @@ macro_rules! implement_lanes {
             #[inline(always)]
             unsafe fn start<const SHIFT: u32>(a: *const i32) -> Self::I {
                 _mm256_sll_epi32(splat_word(a), _mm_cvtsi32_si128(SHIFT as i32))
-            }
-            #[inline(always)]
-            unsafe fn prefetch(p: *const u8) {
-                _mm_prefetch::<_MM_HINT_T0>(p.cast());
             }
             $($differs)*
         }

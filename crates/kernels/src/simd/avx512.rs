@@ -15,7 +15,6 @@ pub(crate) struct Avx512;
 
 impl Lanes for Avx512 {
     const N: usize = 16;
-    const ROWS_MAX: usize = 8;
     type F = __m512;
     type I = __m512i;
 
@@ -34,10 +33,6 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::F {
         _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
-    }
-    #[inline(always)]
-    unsafe fn store_f16(p: *mut u16, v: Self::F) {
-        _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
     }
     #[inline(always)]
     unsafe fn half_pair(a: f32, b: f32) -> (f32, f32) {
@@ -182,9 +177,5 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn dot_signed(acc: Self::I, w: Self::I, a: *const i32) -> Self::I {
         Self::dot(acc, w, a)
-    }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
 }

@@ -15,8 +15,6 @@
 pub(crate) trait Lanes: Copy {
     /// Lanes of a vector: 8 or 16.
     const N: usize;
-    /// Rows of activations that a matrix kernel keeps in registers at most.
-    const ROWS_MAX: usize;
     /// Floats.
     type F: Copy;
     /// 32-bit integers, or four bytes in each lane.
@@ -27,8 +25,6 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(p: *mut f32, v: Self::F);
     /// Widens half floats.
     unsafe fn load_f16(p: *const u16) -> Self::F;
-    /// Rounds to half floats.
-    unsafe fn store_f16(p: *mut u16, v: Self::F);
     /// Both rounded to half floats and widened again.
     unsafe fn half_pair(a: f32, b: f32) -> (f32, f32);
     /// Widens bfloat16.
@@ -92,6 +88,4 @@ pub(crate) trait Lanes: Copy {
     /// As [`Lanes::dot`] for weights stored as `q + 128`; counts them as `q` when the accumulator
     /// began with [`Lanes::start_signed`].
     unsafe fn dot_signed(acc: Self::I, w: Self::I, a: *const i32) -> Self::I;
-    /// Asks for the cache line at `p`, which need not be valid.
-    unsafe fn prefetch(p: *const u8);
 }

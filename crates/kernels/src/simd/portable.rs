@@ -45,7 +45,6 @@ fn bytes(v: i32) -> [u8; 4] {
 
 impl Lanes for Portable {
     const N: usize = N;
-    const ROWS_MAX: usize = 4;
     type F = [f32; N];
     type I = [i32; N];
 
@@ -64,10 +63,6 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::F {
         p.cast::<[u16; N]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32())
-    }
-    #[inline(always)]
-    unsafe fn store_f16(p: *mut u16, v: Self::F) {
-        p.cast::<[u16; N]>().write_unaligned(v.map(|x| f16::from_f32(x).to_bits()));
     }
     #[inline(always)]
     unsafe fn half_pair(a: f32, b: f32) -> (f32, f32) {
@@ -214,6 +209,4 @@ impl Lanes for Portable {
     unsafe fn dot_signed(acc: Self::I, w: Self::I, a: *const i32) -> Self::I {
         Self::dot(acc, w, a)
     }
-    #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
 }
