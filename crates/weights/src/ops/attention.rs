@@ -1,5 +1,5 @@
-//! The paged KV cache of one layer, and causal attention over it. It knows blocks, slots and rows of
-//! a step; which sequence owns which block is the scheduler's.
+//! The paged KV cache of one layer, and causal attention over it. It knows blocks, slots and rows
+//! of a step; which sequence owns which block is the scheduler's.
 
 use std::sync::Arc;
 
@@ -7,6 +7,8 @@ use aisemble_kernels::{AttentionRows, AttentionShape, KvShape, Pool};
 use candle_core::{
     CpuStorage, CustomOp3, DType, Device, InplaceOp2, Layout, Result, Shape, Tensor, bail,
 };
+use half::f16;
+use half::vec::HalfBitsVecExt as _;
 
 use super::contiguous;
 
@@ -22,18 +24,20 @@ impl KvCache {
     /// An empty cache of `f32` or `f16`.
     ///
     /// # Errors
-    /// When a dimension of `shape` is zero or not a multiple of its step, another type is asked for,
-    /// or there is no memory.
+    /// When a dimension of `shape` is zero or not a multiple of its step, another type is asked
+    /// for, or there is no memory.
     pub fn new(shape: KvShape, dtype: DType, device: &Device) -> Result<Self> {
         let aligned = shape.block_tokens.is_multiple_of(KvShape::BLOCK_TOKENS_STEP)
             && shape.head_dim.is_multiple_of(KvShape::HEAD_DIM_STEP);
-        if shape.values() == 0 || !aligned {
+        let dims = [shape.blocks, shape.block_tokens, shape.kv_heads, shape.head_dim];
+        let values = dims.iter().try_fold(1_usize, |values, &dim| values.checked_mul(dim));
+        if values.is_none_or(|values| values == 0) || !aligned {
             bail!("no KV cache can have the shape {shape:?}");
         }
         if !matches!(dtype, DType::F32 | DType::F16) {
             bail!("a KV cache is f32 or f16, not {dtype:?}");
         }
-        let zeros = || Tensor::zeros(shape.values(), dtype, device);
+        let zeros = || zeros(shape.values(), dtype, device);
         Ok(Self { shape, keys: zeros()?, values: zeros()? })
     }
 
@@ -41,6 +45,16 @@ impl KvCache {
     pub fn shape(&self) -> KvShape {
         self.shape
     }
+}
+
+/// Zeros whose pages are taken from the operating system only when they are written: a cache is
+/// sized for the busiest hour. (candle writes every zero of a half-precision tensor.)
+fn zeros(values: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    if dtype == DType::F16 && device.is_cpu() {
+        let zeros = vec![0_u16; values].reinterpret_into::<f16>();
+        return Tensor::from_vec(zeros, values, device);
+    }
+    Tensor::zeros(values, dtype, device)
 }
 
 /// The rows of one step: decode rows and prefill chunks of any number of sequences. Made once a
@@ -55,13 +69,14 @@ pub struct Step {
 }
 
 impl Step {
-    /// `positions`, `[rows]`: the position of each row in its sequence. `sequences`, `[rows]`: which
-    /// of `block_tables` the row uses. `block_tables`: the block numbers of each sequence in the
-    /// order of its tokens, up to the block of its last row at least. `shape`: the caches that the
-    /// step is for.
+    /// `positions`, `[rows]`: the position of each row in its sequence. `sequences`, `[rows]`:
+    /// which of `block_tables` the row uses. `block_tables`: the block numbers of each sequence in
+    /// the order of its tokens, up to the block of its last row at least. `shape`: the caches that
+    /// the step is for.
     ///
     /// # Errors
-    /// When lengths disagree, a row lies past its sequence's blocks, or a block is not in the cache.
+    /// When lengths disagree, a row lies past its sequence's blocks, or a block is not in the
+    /// cache.
     pub fn new(
         positions: &[u32],
         sequences: &[u32],
