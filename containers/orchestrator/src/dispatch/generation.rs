@@ -92,12 +92,8 @@ pub(crate) fn reason_text(reason: v1::FinishReason) -> Option<&'static str> {
 /// The error for the caller. An error of the transport means that the process is gone.
 pub(super) fn failure(status: Status, instance: &Instance) -> ApiError {
     let transport = status.metadata().get(OWN_ERROR_KEY).is_none();
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if transport => {
-            gone(instance)
-        }
-        _ => status.into(),
-    }
+    let lost = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+    if transport && lost.contains(&status.code()) { gone(instance) } else { status.into() }
 }
 
 fn gone(instance: &Instance) -> ApiError {

@@ -29,8 +29,11 @@ const HARMLESS: [&str; 10] = [
     "reasoning_effort",
 ];
 
-/// Refused unless they have the one value that asks for nothing.
-const NOT_DONE: [(&str, fn(&Value) -> bool); 11] = [
+/// A parameter, and whether a value of it asks for nothing.
+type NotDone = (&'static str, fn(&Value) -> bool);
+
+/// Refused unless they ask for nothing.
+const NOT_DONE: [NotDone; 11] = [
     ("tools", is_empty),
     ("functions", is_empty),
     ("tool_choice", |value| value == "none" || value == "auto"),
