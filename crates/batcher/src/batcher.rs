@@ -48,7 +48,8 @@ pub struct SubmitOptions {
     pub priority: Priority,
     /// Nobody wants the answer after this instant.
     pub deadline: Option<Instant>,
-    /// Pieces of the answer that may wait for the caller to read them; memory is taken as they come.
+    /// Pieces of the answer that may wait for the caller to read them; memory is taken as they
+    /// come.
     pub outputs_max: usize,
 }
 
@@ -251,7 +252,8 @@ impl<J: Send + 'static, O: Send + 'static> Batcher<J, O> {
     pub fn stop(&self) {
         self.owner.shared.stop();
         let thread = self.owner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A panic outside the model would be a defect of this crate; it has been logged by the hook.
+        // A panic outside the model would be a defect of this crate; it has been logged by the
+        // hook.
         let _ended = thread.map(JoinHandle::join);
     }
 

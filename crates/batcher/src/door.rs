@@ -1,5 +1,5 @@
-//! Permits at the door: how many jobs may be inside (waiting and running), refusal that says when to
-//! come back, and the measured rate at which places become free. It knows no queue and no model.
+//! Permits at the door: how many jobs may be inside (waiting and running), refusal that says when
+//! to come back, and the measured rate at which places become free. It knows no queue and no model.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -177,8 +177,8 @@ enum Phase {
     Finished,
 }
 
-/// A place inside, from the door until the answer is complete (or nobody wants it any more). Take it
-/// before costly checks of a request; dropping it gives the place back.
+/// A place inside, from the door until the answer is complete (or nobody wants it any more). Take
+/// it before costly checks of a request; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Permit {
     door: Arc<Door>,

@@ -2,11 +2,11 @@
 //! ageing, and the one OS thread that owns a model and steps it.
 //!
 //! The way of a job: [`Batcher::permit`] (refused at once when full, with the measured drain rate)
-//! -> [`Permit::submit`] -> queue -> [`Model::admit`] between two steps -> [`Model::step`] until the
-//! model finishes the job's [`Outlet`] -> the caller reads its [`Reply`].
+//! -> [`Batcher::submit`] -> queue -> [`Model::admit`] between two steps -> [`Model::step`] until
+//! the model finishes the job's [`Outlet`] -> the caller reads its [`Reply`].
 //!
-//! Architecture invariants: nothing here knows candle, tokens, HTTP or gRPC; a queue, a permit count
-//! and every reply channel have a limit; nobody but the model thread ever touches the model.
+//! Architecture invariants: nothing here knows candle, tokens, HTTP or gRPC; a queue, a permit
+//! count and every reply channel have a limit; nobody but the model thread ever touches the model.
 
 mod batcher;
 mod door;

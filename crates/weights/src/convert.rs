@@ -36,8 +36,8 @@ pub(crate) fn format_of(kind: TensorType) -> Option<BlockFormat> {
 }
 
 impl TensorType {
-    /// Whether the CPU kernels compute with the type as it is; a matrix of another is requantised to
-    /// Q8_0 when it is loaded.
+    /// Whether the CPU kernels compute with the type as it is; a matrix of another is requantised
+    /// to Q8_0 when it is loaded.
     pub fn has_kernel(self) -> bool {
         format_of(self).is_some()
     }

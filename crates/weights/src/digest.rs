@@ -31,7 +31,7 @@ pub enum DigestError {
         expected: String,
     },
     /// The file has another content.
-    #[error("{} has sha256 {found}, expected {expected}: the file is not the pinned one", path.display())]
+    #[error("{} has sha256 {found}, expected {expected}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,

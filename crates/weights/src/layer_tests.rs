@@ -52,10 +52,8 @@ fn close(found: &Tensor, expected: &Tensor, tolerance: f32) {
 /// What rounding the activations to 8 bits (and, without a kernel, the weights once more) may
 /// cost: half a step of 1/127 in each of `cols` products, as a random walk with a margin.
 fn tolerance(kind: TensorType, cols: usize) -> f32 {
-    match kind {
-        TensorType::F32 | TensorType::F16 | TensorType::Bf16 => 1e-3,
-        _ => 0.02 * (cols as f32).sqrt(),
-    }
+    let floats = matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::Bf16);
+    if floats { 1e-3 } else { 0.02 * (cols as f32).sqrt() }
 }
 
 proptest! {

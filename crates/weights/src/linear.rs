@@ -40,8 +40,9 @@ impl std::fmt::Debug for Weights {
 }
 
 impl Linear {
-    /// Loads the matrix `name` (`blk.0.attn_q.weight`) and, when the file has it, the bias beside it
-    /// (`blk.0.attn_q.bias`). Types without a kernel are requantised to Q8_0, and the log says so.
+    /// Loads the matrix `name` (`blk.0.attn_q.weight`) and, when the file has it, the bias beside
+    /// it (`blk.0.attn_q.bias`). Types without a kernel are requantised to Q8_0, and the log says
+    /// so.
     ///
     /// # Errors
     /// [`LoadError`] when the tensor is missing or not a matrix.

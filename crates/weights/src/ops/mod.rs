@@ -1,6 +1,6 @@
 //! The operations of a transformer on candle tensors. Each is one candle custom op: `cpu_fwd` runs
-//! the kernels of `aisemble_kernels` on the tensor's slice, so decoders have one code path for every
-//! device. It knows tensors and shapes, not models.
+//! the kernels of `aisemble_kernels` on the tensor's slice, so decoders have one code path for
+//! every device. It knows tensors and shapes, not models.
 //!
 //! Wrong shapes and indices are errors here; the kernels behind may then rely on them.
 

@@ -176,8 +176,8 @@ proptest! {
         close(&rms_norm(&x, &weight, 1e-5).unwrap(), &plain, 1e-5);
         // A view that does not begin at the beginning.
         if rows > 1 {
-            let (x, plain) = (x.narrow(0, 1, rows - 1).unwrap(), plain.narrow(0, 1, rows - 1).unwrap());
-            close(&rms_norm(&x, &weight, 1e-5).unwrap(), &plain, 1e-5);
+            let rest = |tensor: &Tensor| tensor.narrow(0, 1, rows - 1).unwrap();
+            close(&rms_norm(&rest(&x), &weight, 1e-5).unwrap(), &rest(&plain), 1e-5);
         }
     }
 
@@ -272,5 +272,6 @@ fn a_cache_has_whole_steps_of_f32_or_f16() {
     let kv = attention_shape(1, 1, 16).kv;
     assert!(KvCache::new(KvShape { head_dim: 8, ..kv }, DType::F32, &Device::Cpu).is_err());
     assert!(KvCache::new(KvShape { blocks: 0, ..kv }, DType::F32, &Device::Cpu).is_err());
+    assert!(KvCache::new(KvShape { blocks: usize::MAX, ..kv }, DType::F32, &Device::Cpu).is_err());
     assert!(KvCache::new(kv, DType::U8, &Device::Cpu).is_err());
 }

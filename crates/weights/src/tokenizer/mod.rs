@@ -78,9 +78,9 @@ impl Tokenizer {
         load::from_gguf(gguf)
     }
 
-    /// The tokens of `text`. With `parse_special`, the texts of control tokens (`<|im_end|>`) become
-    /// those tokens: for a rendered chat template. Without it they are ordinary text: for what a
-    /// user wrote. Neither adds a token at the beginning: see [`add_bos`](Self::add_bos).
+    /// The tokens of `text`. With `parse_special`, the texts of control tokens (`<|im_end|>`)
+    /// become those tokens: for a rendered chat template. Without it they are ordinary text: for
+    /// what a user wrote. Neither adds a token at the beginning: see [`add_bos`](Self::add_bos).
     ///
     /// # Errors
     /// [`EncodeError`] when the text is longer than [`ENCODE_BYTES_MAX`].
@@ -125,9 +125,9 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The bytes that a token stands for; `None` when there is no such token. A piece may be part of
-    /// a character, so pieces are joined before they are read as UTF-8. The piece of a special token
-    /// is its text.
+    /// The bytes that a token stands for; `None` when there is no such token. A piece may be part
+    /// of a character, so pieces are joined before they are read as UTF-8. The piece of a special
+    /// token is its text.
     pub fn piece(&self, id: u32) -> Option<&[u8]> {
         self.vocabulary.piece(id)
     }
