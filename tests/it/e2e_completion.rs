@@ -12,7 +12,10 @@ const PATH: &str = "/ai/llm/completion";
 
 fn capital_question() -> Value {
     json!({
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "What is the capital of France?"},
+        ],
         "max_tokens": 32,
         "temperature": 0,
     })

@@ -4,7 +4,10 @@ import openai
 
 client = openai.OpenAI(max_retries=0)
 MODEL = "smollm2-135m-instruct"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "What is the capital of France?"},
+]
 
 models = client.models.list()
 assert MODEL in [model.id for model in models.data], models
