@@ -1,7 +1,8 @@
 //! The closed set of error codes and the one error type that crosses process boundaries.
 //!
-//! It knows nothing of HTTP: the orchestrator maps a code to a status in one file. The message of an
-//! [`ApiError`] is public text; internal causes are logged where they happen and never put in it.
+//! It knows nothing of HTTP: the orchestrator maps a code to a status in one file. The message of
+//! an [`ApiError`] is public text; internal causes are logged where they happen and never put in
+//! it.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,8 @@ pub enum ErrorCode {
     Conflict,
     /// The body, prompt or file is over a limit.
     PayloadTooLarge,
-    /// Well-formed, but cannot be done: prompt longer than the context, key reused for another body.
+    /// Well-formed, but cannot be done: prompt longer than the context, key reused for another
+    /// body.
     Unprocessable,
     /// A queue is full. Carries when to come again.
     Overloaded,

@@ -1,5 +1,6 @@
-//! What the processes of Ai-semble and their clients say to each other: gRPC definitions, JSON types
-//! of the HTTP API, the closed set of error codes, API keys, and the limits that both sides know.
+//! What the processes of Ai-semble and their clients say to each other: gRPC definitions, JSON
+//! types of the HTTP API, the closed set of error codes, API keys, and the limits that both sides
+//! know.
 //!
 //! It must not know how anything is carried or done: no axum, no candle, no store.
 

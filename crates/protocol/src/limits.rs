@@ -1,4 +1,5 @@
-//! Limits of the HTTP API that both ends know. Each names its unit; a service may be configured lower.
+//! Limits of the HTTP API that both ends know. Each names its unit; a service may be configured
+//! lower.
 
 /// Body of a JSON request, bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
