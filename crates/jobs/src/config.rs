@@ -39,7 +39,7 @@ impl Default for StoreConfig {
         Self {
             dir: PathBuf::from("data"),
             readers: 2,
-            write_queue_max: 4_096,
+            write_queue_max: 1_024,
             write_batch_max: 512,
             write_wait_ms_max: 10_000,
             retention: Retention::default(),

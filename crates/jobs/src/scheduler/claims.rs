@@ -43,18 +43,20 @@ async fn fill(
     while !shared.stop_claims.is_cancelled() {
         let capabilities = shared.jobs.store.capabilities().await?;
         let wants = wants(shared, capabilities);
-        let wanted: usize = wants.iter().map(|want| want.jobs_max).sum();
-        if wanted == 0 {
+        if wants.is_empty() {
             return Ok(());
         }
+        let mut short = wants.clone();
         let now_ms = shared.jobs.clock.now_ms();
         let claim = Claim { wants, lease_until_ms: now_ms + shared.config.lease_ms };
         let claimed = shared.jobs.store.claim(claim, now_ms).await?;
-        let short = claimed.len() < wanted;
         for job in claimed {
+            if let Some(want) = short.iter_mut().find(|want| want.capability == job.capability) {
+                want.jobs_max -= 1;
+            }
             attempt::launch(shared, job, settlements.clone());
         }
-        if short {
+        if short.iter().all(|want| want.jobs_max > 0) {
             return Ok(());
         }
     }

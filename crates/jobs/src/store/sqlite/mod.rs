@@ -123,11 +123,12 @@ fn recover(
     let transaction = connection.transaction().map_err(failure::failed)?;
     let mut writing =
         Writing { connection: &transaction, policy, changes: Vec::new(), tally: Tally::default() };
-    let rescued = writing.rescue_all(now_ms).map_err(|error| match error {
-        JobsError::Store(error) => error,
-        // The other errors are answers to callers, and there is none here.
-        other => StoreError::Corrupt { detail: other.to_string() },
-    })?;
+    let rescued = match writing.rescue_all(now_ms) {
+        Ok(rescued) => rescued,
+        Err(JobsError::Store(error)) => return Err(error),
+        // The others are answers to callers, and there is none here.
+        Err(error) => return Err(StoreError::Corrupt { detail: error.to_string() }),
+    };
     let tally = writing.tally;
     transaction.commit().map_err(failure::failed)?;
     counters.add(&tally);

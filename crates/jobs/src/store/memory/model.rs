@@ -1,47 +1,39 @@
-//! The store as a plain model in memory: what the SQLite store is compared with, and a store for
-//! tests of other crates. It is written to be obviously right, not fast, and keeps nothing on disk.
+//! The model itself: what each operation does to a map of jobs. It knows no locks, futures or
+//! observers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::future::ready;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aisemble_protocol::job::{JobEvent, JobPage, JobView, Priority};
 use aisemble_protocol::{JobId, JobState};
 
-use super::record::{Entry, Policy, Record, Step};
-use super::{
-    Beat, Change, Claim, Emission, EventsPage, Held, Observer, Outcome, Settled, Settlement, Store,
-    StoreFuture, Ticked, selection,
-};
-use crate::config::StoreConfig;
 use crate::error::{JobsError, StoreError};
 use crate::executor::ClaimedJob;
-use crate::job::{Depth, DepthEntry, Job, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, DepthEntry, JobFilter, NewJob, Submitted};
 use crate::limits;
-use crate::metrics::{Counters, StoreMetrics, Tally};
+use crate::metrics::Tally;
 use crate::state::Event;
+use crate::store::record::{Entry, Policy, Record, Step};
+use crate::store::{
+    self, Beat, Change, Claim, Emission, EventsPage, Held, Outcome, Settled, Settlement, Ticked,
+    selection,
+};
 
-/// Jobs in memory.
-pub struct MemoryStore {
-    model: Mutex<Model>,
-    counters: Counters,
-    observer: OnceLock<Arc<dyn Observer>>,
-}
+pub(super) type Answer<T> = Result<T, JobsError>;
 
-struct Model {
+pub(super) struct Model {
     policy: Policy,
-    jobs: BTreeMap<i64, Kept>,
+    pub(super) jobs: BTreeMap<i64, Kept>,
     keys: HashMap<(String, String), Key>,
-    changes: Vec<Change>,
-    tally: Tally,
+    pub(super) changes: Vec<Change>,
+    pub(super) tally: Tally,
 }
 
-struct Kept {
-    record: Record,
-    new: NewJob,
-    needs: Vec<JobId>,
-    events: Vec<JobEvent>,
-    result: Option<Vec<u8>>,
+pub(super) struct Kept {
+    pub(super) record: Record,
+    pub(super) new: NewJob,
+    pub(super) needs: Vec<JobId>,
+    pub(super) events: Vec<JobEvent>,
+    pub(super) result: Option<Vec<u8>>,
 }
 
 struct Key {
@@ -50,75 +42,28 @@ struct Key {
     expires_at_ms: u64,
 }
 
-type Answer<T> = Result<T, JobsError>;
-
-impl MemoryStore {
-    /// An empty store; of the settings, those of jobs apply.
-    #[must_use]
-    pub fn new(config: &StoreConfig) -> Self {
-        let model = Model {
-            policy: Policy::of(config),
+impl Model {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
             jobs: BTreeMap::new(),
             keys: HashMap::new(),
             changes: Vec::new(),
             tally: Tally::default(),
-        };
-        Self { model: Mutex::new(model), counters: Counters::new(), observer: OnceLock::new() }
-    }
-
-    /// What opening the store after a crash does: running jobs go back into the queue.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn recover(&self, now_ms: u64) -> Result<(), JobsError> {
-        self.with(|model| {
-            for n in model.numbers(|r| r.state == JobState::Running) {
-                let step = model.record(n)?.rescue();
-                model.tally.rescued += 1;
-                model.step(n, step, now_ms)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with<T>(&self, operation: impl FnOnce(&mut Model) -> Answer<T>) -> Answer<T> {
-        let (answer, changes) = {
-            let mut model = self.lock();
-            let answer = operation(&mut model);
-            if matches!(answer, Err(JobsError::LeaseLost { .. })) {
-                model.tally.stale += 1;
-            }
-            self.counters.add(&std::mem::take(&mut model.tally));
-            (answer, std::mem::take(&mut model.changes))
-        };
-        if let Some(observer) = self.observer.get()
-            && !changes.is_empty()
-        {
-            observer.changed(&changes);
         }
-        answer
     }
 
-    fn answer<'a, T: Send + 'a>(
-        &self,
-        operation: impl FnOnce(&mut Model) -> Answer<T>,
-    ) -> StoreFuture<'a, T> {
-        Box::pin(ready(self.with(operation)))
+    /// Takes back every running job.
+    pub(super) fn recover(&mut self, now_ms: u64) -> Answer<()> {
+        for n in self.numbers(|record| record.state == JobState::Running) {
+            let step = self.record(n)?.rescue();
+            self.tally.rescued += 1;
+            self.step(n, step, now_ms)?;
+        }
+        Ok(())
     }
-}
 
-impl std::fmt::Debug for MemoryStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryStore").field("jobs", &self.lock().jobs.len()).finish()
-    }
-}
-
-impl Model {
-    fn number(&self, id: JobId) -> Option<i64> {
+    pub(super) fn number(&self, id: JobId) -> Option<i64> {
         self.jobs.iter().find(|(_, kept)| kept.record.id == id).map(|(n, _)| *n)
     }
 
@@ -186,12 +131,12 @@ impl Model {
         self.append(n, &entry, now_ms)
     }
 
-    fn view(&self, id: JobId) -> Option<JobView> {
+    pub(super) fn view(&self, id: JobId) -> Option<JobView> {
         let kept = self.number(id).and_then(|n| self.jobs.get(&n))?;
         Some(kept.record.view(kept.needs.clone(), kept.new.metadata.clone()))
     }
 
-    fn submit(&mut self, id: JobId, new: NewJob, now_ms: u64) -> Answer<Submitted> {
+    pub(super) fn submit(&mut self, id: JobId, new: NewJob, now_ms: u64) -> Answer<Submitted> {
         let key = new.idempotency.clone().map(|i| ((new.owner.clone(), i.key), i.fingerprint));
         if let Some((key, fingerprint)) = &key
             && let Some(known) = self.keys.get(key).filter(|known| known.expires_at_ms > now_ms)
@@ -224,7 +169,7 @@ impl Model {
             }
         }
         for n in &open {
-            super::room_for_dependant(self.record(*n)?)?;
+            store::room_for_dependant(self.record(*n)?)?;
         }
         let counts = (needs.len() as u32, open.len() as u32 + u32::from(failed.is_some()));
         let (record, entry) = Record::accept(id, &new, counts, now_ms);
@@ -246,8 +191,8 @@ impl Model {
         Ok(Submitted::Created(view))
     }
 
-    fn list(&self, filter: &JobFilter) -> Answer<JobPage> {
-        let (before, limit) = (super::cursor(filter)?, super::page_limit(filter));
+    pub(super) fn list(&self, filter: &JobFilter) -> Answer<JobPage> {
+        let (before, limit) = (store::cursor(filter)?, store::page_limit(filter));
         let shown = |r: &Record| {
             filter.owner.as_ref().is_none_or(|owner| r.owner == *owner)
                 && filter.kind.as_ref().is_none_or(|kind| r.kind == *kind)
@@ -264,7 +209,7 @@ impl Model {
         Ok(JobPage { jobs, next_cursor })
     }
 
-    fn cancel(&mut self, id: JobId, now_ms: u64) -> Answer<JobView> {
+    pub(super) fn cancel(&mut self, id: JobId, now_ms: u64) -> Answer<JobView> {
         let n = self.number(id).ok_or(JobsError::NotFound { id })?;
         let record = self.record(n)?;
         if !record.state.is_final() && !record.cancel_requested {
@@ -282,18 +227,15 @@ impl Model {
         let mut ticked = Ticked { more, ..Ticked::default() };
         for (_, n) in due {
             if let Some(step) = self.record(n)?.due(now_ms) {
-                let counter = match step.event {
-                    Event::Due => &mut ticked.started,
-                    _ => &mut ticked.expired,
-                };
-                *counter += 1;
+                let due = step.event == Event::Due;
+                *(if due { &mut ticked.started } else { &mut ticked.expired }) += 1;
                 self.step(n, step, now_ms)?;
             }
         }
         Ok(ticked)
     }
 
-    fn tick(&mut self, now_ms: u64) -> Answer<Ticked> {
+    pub(super) fn tick(&mut self, now_ms: u64) -> Answer<Ticked> {
         let mut ticked = self.due(now_ms)?;
         let mut lost = self.numbers(|r| r.state == JobState::Running && r.lease_until_ms <= now_ms);
         ticked.more |= lost.len() >= limits::TICK_JOBS_MAX;
@@ -332,7 +274,7 @@ impl Model {
         keyed.min().map(|(_, _, _, n)| n)
     }
 
-    fn claim(&mut self, claim: &Claim, now_ms: u64) -> Answer<Vec<ClaimedJob>> {
+    pub(super) fn claim(&mut self, claim: &Claim, now_ms: u64) -> Answer<Vec<ClaimedJob>> {
         self.due(now_ms)?;
         let mut claimed = Vec::new();
         for want in &claim.wants {
@@ -342,13 +284,13 @@ impl Model {
                 self.record(n)?.lease_until_ms = claim.lease_until_ms;
                 let kept = self.kept(n)?;
                 let trace = kept.new.trace_parent.clone();
-                claimed.push(super::claimed(&kept.record, kept.new.payload.clone(), trace));
+                claimed.push(store::claimed(&kept.record, kept.new.payload.clone(), trace));
             }
         }
         Ok(claimed)
     }
 
-    fn heartbeat(&mut self, held: &[Held], lease_until_ms: u64) -> Answer<Vec<Beat>> {
+    pub(super) fn heartbeat(&mut self, held: &[Held], lease_until_ms: u64) -> Answer<Vec<Beat>> {
         let mut beats = Vec::with_capacity(held.len());
         for held in held {
             let n = self.number(held.id);
@@ -365,7 +307,7 @@ impl Model {
         Ok(beats)
     }
 
-    fn emit(&mut self, emission: Emission, now_ms: u64) -> Answer<u64> {
+    pub(super) fn emit(&mut self, emission: Emission, now_ms: u64) -> Answer<u64> {
         let Held { id, lease } = emission.held;
         let lost = JobsError::LeaseLost { id, lease };
         let n = self.number(id).ok_or(lost)?;
@@ -385,7 +327,11 @@ impl Model {
         Ok(seq)
     }
 
-    fn settle(&mut self, settlements: &[Settlement], now_ms: u64) -> Answer<Vec<Settled>> {
+    pub(super) fn settle(
+        &mut self,
+        settlements: &[Settlement],
+        now_ms: u64,
+    ) -> Answer<Vec<Settled>> {
         let mut settled = Vec::with_capacity(settlements.len());
         for Settlement { held, outcome } in settlements {
             let n = self.number(held.id);
@@ -405,7 +351,7 @@ impl Model {
         Ok(settled)
     }
 
-    fn purge(&mut self, now_ms: u64, jobs_max: usize) -> usize {
+    pub(super) fn purge(&mut self, now_ms: u64, jobs_max: usize) -> usize {
         self.keys.retain(|_, key| key.expires_at_ms > now_ms);
         let mut due: Vec<_> = self.jobs.iter().map(|(n, k)| (k.record.purge_at_ms, *n)).collect();
         due.retain(|(at_ms, _)| at_ms.is_some_and(|at_ms| at_ms <= now_ms));
@@ -418,7 +364,7 @@ impl Model {
         due.len()
     }
 
-    fn depth(&self, now_ms: u64) -> Depth {
+    pub(super) fn depth(&self, now_ms: u64) -> Depth {
         let mut entries: BTreeMap<(String, usize), (JobState, u64, u64)> = BTreeMap::new();
         for record in self.jobs.values().map(|kept| &kept.record) {
             if record.state.is_final() {
@@ -439,91 +385,13 @@ impl Model {
         Depth { entries: entries.collect() }
     }
 
-    fn events(&self, id: JobId, after_seq: u64) -> Answer<EventsPage> {
+    pub(super) fn events(&self, id: JobId, after_seq: u64) -> Answer<EventsPage> {
         let n = self.number(id).ok_or(JobsError::NotFound { id })?;
         let kept = self.jobs.get(&n).ok_or(JobsError::NotFound { id })?;
         let after = kept.events.iter().filter(|event| event.seq > after_seq);
-        let events = super::page_of(after.cloned().map(|e| (e.data.to_string().len(), e)));
+        let events = store::page_of(after.cloned().map(|e| (e.data.to_string().len(), e)));
         let last_seq = events.last().map_or(after_seq, |event| event.seq);
         let ended = kept.record.state.is_final() && last_seq >= kept.record.event_seq;
         Ok(EventsPage { events, ended })
-    }
-}
-
-impl Store for MemoryStore {
-    fn observe(&self, observer: Arc<dyn Observer>) {
-        let _ = self.observer.set(observer);
-    }
-    fn submit(&self, id: JobId, new: NewJob, now_ms: u64) -> StoreFuture<'_, Submitted> {
-        self.answer(|model| model.submit(id, new, now_ms))
-    }
-    fn get(&self, id: JobId) -> StoreFuture<'_, Option<Job>> {
-        self.answer(|model| {
-            let kept = model.number(id).and_then(|n| model.jobs.get(&n));
-            Ok(kept.map(|kept| Job {
-                view: kept.record.view(kept.needs.clone(), kept.new.metadata.clone()),
-                owner: kept.record.owner.clone(),
-                capability: kept.record.capability.clone(),
-                payload: kept.new.payload.clone(),
-                trace_parent: kept.new.trace_parent.clone(),
-            }))
-        })
-    }
-    fn view(&self, id: JobId) -> StoreFuture<'_, Option<JobView>> {
-        self.answer(|model| Ok(model.view(id)))
-    }
-    fn list(&self, filter: JobFilter) -> StoreFuture<'_, JobPage> {
-        self.answer(|model| model.list(&filter))
-    }
-    fn result(&self, id: JobId) -> StoreFuture<'_, Option<Vec<u8>>> {
-        self.answer(|model| {
-            let kept = model.number(id).and_then(|n| model.jobs.get(&n));
-            Ok(kept.and_then(|kept| kept.result.clone()))
-        })
-    }
-    fn events(&self, id: JobId, after_seq: u64) -> StoreFuture<'_, EventsPage> {
-        self.answer(|model| model.events(id, after_seq))
-    }
-    fn depth(&self, now_ms: u64) -> StoreFuture<'_, Depth> {
-        self.answer(|model| Ok(model.depth(now_ms)))
-    }
-    fn cancel(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, JobView> {
-        self.answer(|model| model.cancel(id, now_ms))
-    }
-    fn claim(&self, claim: Claim, now_ms: u64) -> StoreFuture<'_, Vec<ClaimedJob>> {
-        self.answer(|model| model.claim(&claim, now_ms))
-    }
-    fn heartbeat(&self, held: Vec<Held>, lease_until_ms: u64) -> StoreFuture<'_, Vec<Beat>> {
-        self.answer(|model| model.heartbeat(&held, lease_until_ms))
-    }
-    fn emit(&self, emission: Emission, now_ms: u64) -> StoreFuture<'_, u64> {
-        self.answer(|model| model.emit(emission, now_ms))
-    }
-    fn settle(&self, settlements: Arc<[Settlement]>, now_ms: u64) -> StoreFuture<'_, Vec<Settled>> {
-        self.answer(|model| model.settle(&settlements, now_ms))
-    }
-    fn tick(&self, now_ms: u64) -> StoreFuture<'_, Ticked> {
-        self.answer(|model| model.tick(now_ms))
-    }
-    fn purge(&self, now_ms: u64, jobs_max: usize) -> StoreFuture<'_, usize> {
-        self.answer(|model| Ok(model.purge(now_ms, jobs_max)))
-    }
-    fn next_due_ms(&self) -> StoreFuture<'_, Option<u64>> {
-        self.answer(|model| {
-            let lease = |r: &Record| (r.state == JobState::Running).then_some(r.lease_until_ms);
-            let times = model.jobs.values().flat_map(|k| [k.record.due_at_ms(), lease(&k.record)]);
-            Ok(times.flatten().min())
-        })
-    }
-    fn capabilities(&self) -> StoreFuture<'_, Vec<String>> {
-        self.answer(|model| {
-            let queued = model.jobs.values().filter(|k| k.record.state == JobState::Queued);
-            let names: std::collections::BTreeSet<_> =
-                queued.map(|kept| kept.record.capability.clone()).collect();
-            Ok(names.into_iter().collect())
-        })
-    }
-    fn metrics(&self) -> StoreMetrics {
-        self.counters.read(0)
     }
 }
