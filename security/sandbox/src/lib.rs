@@ -13,6 +13,8 @@ mod confine;
 mod error;
 mod filter;
 mod landlock_domain;
+#[cfg(test)]
+mod oci;
 pub mod policy;
 mod process;
 mod report;
