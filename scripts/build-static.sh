@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds static binaries: the same source and date give the same bytes.
+# usage: scripts/build-static.sh OUTPUT_FOLDER [BINARY...]   (default: all that a pod needs)
+# $AISEMBLE_PROFILE names the cargo profile (default: dist).
+set -euo pipefail
+
+output=${1:?usage: scripts/build-static.sh OUTPUT_FOLDER [BINARY...]}
+shift
+binaries=("$@")
+if [ ${#binaries[@]} -eq 0 ]; then
+    binaries=(ai-semble-orchestrator ai-semble-llm ai-semble ai-semble-sandbox-probe)
+fi
+root=$(cd "$(dirname "$0")/.." && pwd)
+profile=${AISEMBLE_PROFILE:-dist}
+target=$(rustc -vV | awk '/^host:/ { print $2 }')
+target_dir=${CARGO_TARGET_DIR:-$root/target}
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+
+arguments=()
+for binary in "${binaries[@]}"; do
+    case $binary in
+        ai-semble) package=aisemble-cli ;;
+        ai-semble-sandbox-probe) package=aisemble-sandbox ;;
+        *) package=aisemble-${binary#ai-semble-} ;;
+    esac
+    arguments+=(--package "$package" --bin "$binary")
+done
+
+# --target keeps the flags away from build scripts and procedural macros, which must be dynamic.
+cd "$root"
+RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$root=/src --remap-path-prefix=$cargo_home=/cargo" \
+    cargo build --locked --profile "$profile" --target "$target" "${arguments[@]}"
+mkdir -p "$output"
+for binary in "${binaries[@]}"; do
+    install -m 0555 "$target_dir/$target/$profile/$binary" "$output/$binary"
+done
+# What the images' labels say; the date is the source's, not the build's.
+{
+    echo "VERSION=$(awk -F'"' '/^version = / { print $2; exit }' Cargo.toml)"
+    echo "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    echo "SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}"
+} >"$output/release"
