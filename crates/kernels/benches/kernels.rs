@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use aisemble_kernels::{BlockFormat, Cpu, Isa, PackedMatrix, Pool};
+use aisemble_kernels::{
+    AttentionRows, AttentionShape, BlockFormat, Cpu, Isa, KvShape, PackedMatrix, Pool,
+};
+use half::f16;
 
 const FORMATS: [BlockFormat; 6] = [
     BlockFormat::Q4_1,
@@ -123,6 +126,67 @@ fn stream(filters: &[String]) {
     }
 }
 
+/// Attention as in SmolLM2-135M (9 query heads, 3 key/value heads of 64): one decoded row, and a
+/// chunk of 256 rows, at several context lengths.
+fn attention(filters: &[String]) {
+    let kv = KvShape { blocks: 320, block_tokens: 16, kv_heads: 3, head_dim: 64 };
+    let shape = AttentionShape { kv, heads: 9, scale: 0.125, window: None, softcap: None };
+    let cache = vec![f16::from_f32(0.5); kv.values()];
+    let tables: Vec<u32> = (0..kv.blocks as u32).rev().collect();
+    for threads in [1, 2] {
+        for isa in Isa::ALL.into_iter().rev() {
+            let Ok(cpu) = Cpu::with_isa(isa) else { continue };
+            let Ok(pool) = Pool::with_cpu(Some(threads), cpu) else { continue };
+            for (rows, context) in [(1, 128), (1, 512), (1, 4096), (256, 256), (256, 4096)] {
+                let line =
+                    format!("attention {} t{threads} rows={rows} context={context}", isa.name());
+                if !keeps(filters, &line) {
+                    continue;
+                }
+                let query = vec![0.1; rows * 9 * 64];
+                let mut out = query.clone();
+                let positions: Vec<u32> = (context - rows as u32..context).collect();
+                let rows = AttentionRows {
+                    query: &query,
+                    sequences: &vec![0; rows],
+                    positions: &positions,
+                    block_tables: &tables,
+                    blocks_max: kv.blocks,
+                };
+                let time = best(threads, || {
+                    pool.paged_attention(&shape, &rows, (&cache, &cache), &mut out);
+                });
+                let seen: f64 = positions.iter().map(|p| f64::from(p + 1)).sum();
+                let flops = seen * 9.0 * 64.0 * 4.0 / time.as_nanos() as f64;
+                let bytes = f64::from(context) * 3.0 * 64.0 * 4.0 / time.as_nanos() as f64;
+                println!("{line:52} {time:9.1?} {flops:6.1} GFLOP/s {bytes:5.1} GB/s");
+            }
+        }
+    }
+}
+
+/// Row operations on 64 rows of 1536 values, and a row of logits.
+fn rows(filters: &[String]) {
+    for isa in Isa::ALL.into_iter().rev() {
+        let Ok(cpu) = Cpu::with_isa(isa) else { continue };
+        let line = format!("rows {}", isa.name());
+        if !keeps(filters, &line) {
+            continue;
+        }
+        let x: Vec<f32> = (0..64 * 1536).map(|i| (i % 19) as f32 - 9.0).collect();
+        let mut out = x.clone();
+        let norm = best(1, || cpu.rms_norm(&x, &x[..1536], 1e-5, &mut out));
+        let silu = best(1, || cpu.silu_mul(&x, &x, &mut out));
+        let add = best(1, || cpu.add_assign(&mut out, &x));
+        let argmax = best(1, || {
+            std::hint::black_box(cpu.argmax(&x[..49152]));
+        });
+        println!(
+            "{line:20} rms_norm {norm:.1?} silu_mul {silu:.1?} add {add:.1?} argmax {argmax:.1?}"
+        );
+    }
+}
+
 fn keeps(filters: &[String], line: &str) -> bool {
     filters.iter().all(|filter| line.contains(filter.as_str()))
 }
@@ -131,5 +195,7 @@ fn main() {
     let filters: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     stream(&filters);
+    attention(&filters);
+    rows(&filters);
     matmul(&filters);
 }

@@ -14,11 +14,6 @@ pub(crate) struct AlignedBytes {
 }
 
 impl AlignedBytes {
-    /// `len` zero bytes, rounded up to whole lines.
-    pub(crate) fn zeroed(len: usize) -> Self {
-        Self { lines: vec![Line([0; LINE]); len.div_ceil(LINE)] }
-    }
-
     /// Makes the buffer at least `len` bytes long.
     pub(crate) fn grow(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
@@ -35,11 +30,6 @@ impl AlignedBytes {
     pub(crate) const fn as_slice(&self) -> &[u8] {
         // SAFETY: `Line` is 64 bytes without padding, and the lines are contiguous.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
-    }
-
-    pub(crate) const fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
     }
 
     pub(crate) const fn as_mut_ptr(&mut self) -> *mut u8 {

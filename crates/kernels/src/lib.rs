@@ -15,6 +15,7 @@ pub mod reference;
 
 mod activations;
 mod aligned;
+mod arena;
 mod attention;
 mod cpu;
 mod disjoint;

@@ -8,7 +8,7 @@
 //! so that the matrix takes the file's size (but for `Q4_K`, 4.63 instead of 4.5 bits, and the
 //! padding of the last tile).
 
-use crate::aligned::AlignedBytes;
+use crate::arena::ArenaBytes;
 use crate::error::KernelError;
 use crate::format::BlockFormat;
 use crate::repack;
@@ -64,7 +64,7 @@ pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     layout: TileLayout,
-    bytes: AlignedBytes,
+    bytes: ArenaBytes,
 }
 
 impl PackedMatrix {
@@ -94,7 +94,7 @@ impl PackedMatrix {
             return Err(KernelError::ByteLength { format, rows, cols, expected, found });
         }
         let layout = TileLayout::new(format, cols);
-        let mut packed = AlignedBytes::zeroed(rows.div_ceil(TILE_ROWS) * layout.bytes);
+        let mut packed = ArenaBytes::zeroed(rows.div_ceil(TILE_ROWS) * layout.bytes);
         let tiles = packed.as_mut_slice().chunks_exact_mut(layout.bytes);
         for (tile, rows) in tiles.zip(bytes.chunks(row_bytes * TILE_ROWS)) {
             for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {

@@ -4,7 +4,9 @@
 //! A worker that finds nothing to do looks for new work for at most [`SPIN_US_MAX`] and then parks
 //! in the kernel, and so does the caller that waits for the last worker; an idle pool uses no CPU
 //! time, and a busy one cannot burn a cgroup quota at barriers. Work is handed out in chunks from
-//! a shared counter, so a thread that the scheduler takes away delays one chunk only.
+//! a shared counter, so a thread that the scheduler takes away delays one chunk only. A worker
+//! takes part in a turn when it comes in time; the caller waits for those that did, never for one
+//! that the scheduler has not yet let run.
 #![expect(unsafe_code, reason = "lends a task that lives on the caller's stack to the workers")]
 
 use std::any::Any;
@@ -13,8 +15,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -49,17 +51,43 @@ struct Task<'a> {
 
 #[derive(Debug)]
 struct Shared {
-    /// Turns so far; a change tells the workers that `task` is new.
-    turns: AtomicUsize,
+    /// The turn, whether a worker may still join it, and how many are in it: see [`Gate`].
+    gate: AtomicU64,
     task: AtomicPtr<Task<'static>>,
-    /// Workers that have not finished this turn.
-    unfinished: AtomicUsize,
     stopping: AtomicBool,
     /// Which workers have to be woken.
     parked: Vec<AtomicBool>,
     caller: Mutex<Option<Thread>>,
     caller_parked: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The word that the threads meet at: workers inside (16 bits), open (1 bit), turn (the rest).
+#[derive(Debug, Clone, Copy)]
+struct Gate(u64);
+
+impl Gate {
+    const INSIDE: u64 = 0xffff;
+    const OPEN: u64 = 1 << 16;
+    const TURN: u64 = 1 << 17;
+
+    const fn turn(self) -> u64 {
+        self.0 / Self::TURN
+    }
+
+    const fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    const fn is_empty(self) -> bool {
+        self.0 & Self::INSIDE == 0
+    }
+
+    /// The next turn, nobody inside.
+    const fn next(self, open: bool) -> Self {
+        let closed = (self.turn() + 1) * Self::TURN;
+        Self(if open { closed | Self::OPEN } else { closed })
+    }
 }
 
 thread_local! {
@@ -92,9 +120,8 @@ impl Pool {
             return Err(KernelError::Threads { threads, max: Self::THREADS_MAX });
         }
         let shared = Arc::new(Shared {
-            turns: AtomicUsize::new(0),
+            gate: AtomicU64::new(0),
             task: AtomicPtr::new(null_mut()),
-            unfinished: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             caller: Mutex::new(None),
@@ -155,7 +182,8 @@ impl Pool {
         &self.scratch
     }
 
-    /// Calls `work` once on every thread and waits for all of them.
+    /// Calls `work` on this thread and on every worker that comes before it returns here, and
+    /// waits for those.
     fn run(&self, work: &(dyn Fn() + Sync)) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let task = Task { work };
@@ -163,7 +191,7 @@ impl Pool {
         INSIDE.set(true);
         let own = catch_unwind(AssertUnwindSafe(work));
         INSIDE.set(false);
-        self.shared.wait_for_workers();
+        self.shared.end();
         let other = lock(&self.shared.panic).take();
         if let Some(payload) = own.err().or(other) {
             resume_unwind(payload);
@@ -174,7 +202,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stopping.store(true, SeqCst);
-        self.shared.turns.fetch_add(1, SeqCst);
+        self.shared.gate.store(self.shared.gate().next(false).0, SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker never panics: tasks are caught.
@@ -205,12 +233,15 @@ fn spin_until(done: impl Fn() -> bool) -> bool {
 }
 
 impl Shared {
-    /// Publishes the task and wakes who sleeps.
+    fn gate(&self) -> Gate {
+        Gate(self.gate.load(SeqCst))
+    }
+
+    /// Publishes the task and wakes who sleeps. Nobody is inside the last turn, and it is closed.
     fn begin(&self, task: &Task<'_>, workers: &[JoinHandle<()>]) {
         *lock(&self.caller) = Some(thread::current());
-        self.unfinished.store(workers.len(), SeqCst);
         self.task.store(std::ptr::from_ref(task).cast_mut().cast(), SeqCst);
-        self.turns.fetch_add(1, SeqCst);
+        self.gate.store(self.gate().next(true).0, SeqCst);
         for (worker, parked) in workers.iter().zip(&self.parked) {
             if parked.swap(false, SeqCst) {
                 worker.thread().unpark();
@@ -218,11 +249,13 @@ impl Shared {
         }
     }
 
-    fn wait_for_workers(&self) {
-        let done = || self.unfinished.load(Acquire) == 0;
+    /// Lets no more workers in and waits for those inside. After it nobody uses the task.
+    fn end(&self) {
+        self.gate.fetch_and(!Gate::OPEN, SeqCst);
+        let done = || self.gate().is_empty();
         if !spin_until(done) {
             self.caller_parked.store(true, SeqCst);
-            while self.unfinished.load(SeqCst) != 0 {
+            while !done() {
                 thread::park();
             }
             self.caller_parked.store(false, SeqCst);
@@ -235,40 +268,56 @@ impl Shared {
         INSIDE.set(true);
         let mut seen = 0;
         loop {
-            let fresh = || self.turns.load(Acquire) != seen;
+            let fresh = || self.gate().turn() != seen;
             if !spin_until(fresh) {
-                // Said again before each sleep: the caller of the last turn may be so late that it
-                // takes the flag back only now, with a wake-up that means nothing any more.
-                loop {
-                    self.parked[index].store(true, SeqCst);
-                    if self.turns.load(SeqCst) != seen {
-                        break;
-                    }
-                    thread::park();
-                }
-                self.parked[index].store(false, SeqCst);
+                self.sleep_until(index, fresh);
             }
-            seen = self.turns.load(SeqCst);
             if self.stopping.load(SeqCst) {
                 return;
             }
-            let task = self.task.load(SeqCst);
-            // SAFETY: a turn began and this worker is still counted in `unfinished`, so the caller
-            // is inside `run`, which keeps the task alive until that count is zero.
-            let work = unsafe { (*task).work };
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-                lock(&self.panic).get_or_insert(payload);
+            seen = self.gate().turn();
+            if self.join(seen) {
+                let task = self.task.load(SeqCst);
+                // SAFETY: this worker is inside the turn, so the caller is inside `run`, which
+                // keeps the task alive until nobody is inside.
+                let work = unsafe { (*task).work };
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+                    lock(&self.panic).get_or_insert(payload);
+                }
+                self.leave();
             }
-            self.finish();
         }
     }
 
-    /// Counts this worker out; the last one wakes the caller if it sleeps.
-    fn finish(&self) {
-        // The caller may return, and the next turn begin, as soon as the count is zero: whom to
-        // wake is looked up before, and a wake-up too many is harmless.
-        let last = self.unfinished.fetch_sub(1, SeqCst) == 1;
-        if last
+    fn sleep_until(&self, index: usize, fresh: impl Fn() -> bool) {
+        // The flag is set again before each sleep: the caller of the last turn may be so late that
+        // it takes the flag back only now, with a wake-up that means nothing any more.
+        loop {
+            self.parked[index].store(true, SeqCst);
+            if fresh() {
+                break;
+            }
+            thread::park();
+        }
+        self.parked[index].store(false, SeqCst);
+    }
+
+    /// Enters the turn, unless it is closed or another one has begun.
+    fn join(&self, turn: u64) -> bool {
+        let enter = |gate| {
+            let gate = Gate(gate);
+            (gate.is_open() && gate.turn() == turn).then_some(gate.0 + 1)
+        };
+        self.gate.fetch_update(SeqCst, SeqCst, enter).is_ok()
+    }
+
+    /// Leaves the turn; the last one wakes the caller if it sleeps.
+    fn leave(&self) {
+        let after = Gate(self.gate.fetch_sub(1, SeqCst) - 1);
+        // The next turn may begin as soon as nobody is inside: a wake-up may then reach the wrong
+        // caller, which looks again and sleeps on.
+        if after.is_empty()
+            && !after.is_open()
             && self.caller_parked.load(SeqCst)
             && let Some(caller) = lock(&self.caller).as_ref()
         {
