@@ -1,7 +1,7 @@
 //! Tests of the crate from outside: both stores against one suite and each other, the file, the
 //! scheduler, event streams, and processes that are killed.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and what they measured")]
+#![expect(clippy::unwrap_used, reason = "tests, their helpers included")]
 
 mod conformance;
 mod crash;

@@ -18,6 +18,8 @@ fn jobs() -> (TempDir, Arc<SqliteStore>, Jobs) {
     (dir, store, jobs)
 }
 
+type Change = fn(&mut NewJob);
+
 fn numbers(events: &[JobEvent]) -> Vec<u64> {
     events.iter().map(|event| event.seq).collect()
 }
@@ -103,7 +105,7 @@ fn waiting_ends_with_the_job_or_the_time() {
 #[test]
 fn what_is_wrong_with_a_new_job_is_named() {
     let (_dir, _store, jobs) = jobs();
-    let cases: [(fn(&mut NewJob), &str); 8] = [
+    let cases: [(Change, &str); 8] = [
         (|new| new.kind.clear(), "kind must not be empty"),
         (|new| new.owner = "o".repeat(129), "owner has 129 bytes; the limit is 128"),
         (|new| new.attempts_max = 0, "attempts_max must be 1 to 20, not 0"),
