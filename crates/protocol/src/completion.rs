@@ -160,6 +160,7 @@ pub struct TokenLogprob {
     pub bytes: Vec<u8>,
     /// The likeliest alternatives, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(no_recursion))]
     pub top_logprobs: Vec<TokenLogprob>,
 }
 
