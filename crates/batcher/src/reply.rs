@@ -92,10 +92,12 @@ impl Ending {
 /// is free again as soon as the outlet is gone.
 #[derive(Debug)]
 pub struct Outlet<O> {
+    /// The first field, so that it is dropped first: whoever has seen the end of an answer finds its
+    /// place free.
+    permit: Permit,
     sender: mpsc::Sender<O>,
     ending: Arc<Ending>,
     deadline: Option<Instant>,
-    permit: Permit,
 }
 
 impl<O> Outlet<O> {
@@ -207,6 +209,6 @@ pub(crate) fn channel<O>(
 ) -> (Outlet<O>, Reply<O>) {
     let (sender, receiver) = mpsc::channel(outputs_max.max(1));
     let ending = Arc::new(Ending::default());
-    let outlet = Outlet { sender, ending: Arc::clone(&ending), deadline, permit };
+    let outlet = Outlet { permit, sender, ending: Arc::clone(&ending), deadline };
     (outlet, Reply { receiver, ending, deadline, leave: Some(leave) })
 }
