@@ -7,6 +7,7 @@
 //! copying or dropping it is one `memcpy` or nothing.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 
 /// Dimensions of a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +86,11 @@ impl KvShape {
         for (row, &slot) in rows.chunks_exact(self.kv_heads * self.head_dim).zip(slots) {
             for (head, values) in row.chunks_exact(self.head_dim).enumerate() {
                 let start = self.key_index(slot as usize, head, 0);
-                let run = cache[start..].iter_mut().step_by(self.block_tokens);
-                for (cell, &value) in run.zip(values) {
-                    *cell = T::from_f32(value);
+                let mut run = cache[start..].iter_mut().step_by(self.block_tokens);
+                for values in values.chunks_exact(Self::HEAD_DIM_STEP) {
+                    let mut rounded = [T::default(); Self::HEAD_DIM_STEP];
+                    T::from_f32_slice(values, &mut rounded);
+                    run.by_ref().zip(rounded).for_each(|(cell, value)| *cell = value);
                 }
             }
         }
@@ -103,9 +106,7 @@ impl KvShape {
         for (row, &slot) in rows.chunks_exact(self.kv_heads * self.head_dim).zip(slots) {
             for (head, values) in row.chunks_exact(self.head_dim).enumerate() {
                 let start = self.value_index(slot as usize, head, 0);
-                for (cell, &value) in cache[start..start + self.head_dim].iter_mut().zip(values) {
-                    *cell = T::from_f32(value);
-                }
+                T::from_f32_slice(values, &mut cache[start..start + self.head_dim]);
             }
         }
     }
@@ -132,6 +133,11 @@ pub trait KvElement: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     const IS_F16: bool;
     /// Rounds to the element (nearest even).
     fn from_f32(value: f32) -> Self;
+    /// Rounds equally many values.
+    ///
+    /// # Panics
+    /// When lengths disagree.
+    fn from_f32_slice(from: &[f32], to: &mut [Self]);
     /// Widens.
     fn to_f32(self) -> f32;
 }
@@ -140,6 +146,9 @@ impl KvElement for f32 {
     const IS_F16: bool = false;
     fn from_f32(value: f32) -> Self {
         value
+    }
+    fn from_f32_slice(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
     fn to_f32(self) -> f32 {
         self
@@ -150,6 +159,9 @@ impl KvElement for f16 {
     const IS_F16: bool = true;
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+    fn from_f32_slice(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     fn to_f32(self) -> f32 {
         self.to_f32()

@@ -26,6 +26,7 @@ mod kv;
 mod matmul;
 mod packed;
 mod pool;
+mod pool_rows;
 mod repack;
 mod rope;
 mod scratch;

@@ -3,7 +3,7 @@
 use aisemble_kernels::{RopeConfig, RopeStyle, RopeTable, reference};
 use proptest::prelude::*;
 
-use crate::samples::{Source, assert_close, cpus};
+use crate::samples::{Source, assert_close, cpus, pools};
 
 /// Values that no kernel may stumble over.
 fn odd() -> impl Strategy<Value = f32> {
@@ -131,6 +131,42 @@ proptest! {
         }
         for cpu in cpus() {
             prop_assert_eq!(cpu.argmax(&x), expected, "{:?}", cpu);
+        }
+    }
+
+    #[test]
+    fn a_pool_gives_what_one_thread_gives(rows in 0usize..90, seed: u64) {
+        let mut source = Source(seed);
+        let width = 576;
+        let positions: Vec<u32> = (0..rows as u32).collect();
+        let (x, y) = (source.floats(rows * width), source.floats(rows * width));
+        let weight = source.floats(width);
+        let table = RopeTable::new(&RopeConfig {
+            style: RopeStyle::Interleaved,
+            rotary_dim: 64,
+            base: 10_000.0,
+            linear_scale: 1.0,
+            frequency_factors: Vec::new(),
+            positions: 90,
+        });
+        for pool in pools() {
+            let cpu = pool.cpu();
+            let (mut found, mut expected) = (x.clone(), x.clone());
+            pool.rms_norm(&x, &weight, 1e-5, &mut found);
+            cpu.rms_norm(&x, &weight, 1e-5, &mut expected);
+            prop_assert_eq!(&found, &expected);
+            pool.rope(&table, &mut found, 64, &positions);
+            cpu.rope(&table, &mut expected, 64, &positions);
+            prop_assert_eq!(&found, &expected);
+            pool.add_assign(&mut found, &y);
+            cpu.add_assign(&mut expected, &y);
+            prop_assert_eq!(&found, &expected);
+            pool.silu_mul(&x, &y, &mut found);
+            cpu.silu_mul(&x, &y, &mut expected);
+            prop_assert_eq!(&found, &expected);
+            pool.gelu_mul(&x, &y, &mut found);
+            cpu.gelu_mul(&x, &y, &mut expected);
+            prop_assert_eq!(&found, &expected);
         }
     }
 
