@@ -71,10 +71,18 @@ pub struct BenchJobs {
     /// Submissions at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub concurrency: usize,
+    /// Submit this many a second instead of all at once: pickup without a queue
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub rate: Option<f64>,
     /// Tokens that each job generates
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub output_tokens: u32,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub timeout_seconds: u64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "give a number".to_owned())?;
+    if (0.01..=100_000.0).contains(&rate) { Ok(rate) } else { Err("0.01 to 100000".to_owned()) }
 }

@@ -29,8 +29,14 @@ async fn measure(global: &Global, options: &BenchJobs, terminal: Terminal) -> Ou
     let width = options.concurrency.max(1);
     let bar = terminal.count_bar("submitting", options.jobs as u64);
     let begun = Instant::now();
-    let submitted: Vec<(JobId, f64)> = futures_util::stream::iter(0..options.jobs)
-        .map(|_| submit(&client, options.output_tokens))
+    let start = tokio::time::Instant::now();
+    let numbers =
+        (0..options.jobs).map(|number| f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
+    let submitted: Vec<(JobId, f64)> = futures_util::stream::iter(numbers)
+        .map(|number| {
+            let due = options.rate.map(|rate| start + Duration::from_secs_f64(number / rate));
+            submit(&client, options.output_tokens, due)
+        })
         .buffer_unordered(width)
         .inspect(|_| bar.inc(1))
         .try_collect()
@@ -51,7 +57,14 @@ async fn measure(global: &Global, options: &BenchJobs, terminal: Terminal) -> Ou
     report(&submitted, &jobs, (submit_s, whole_s), terminal)
 }
 
-async fn submit(client: &Client, output_tokens: u32) -> Outcome<(JobId, f64)> {
+async fn submit(
+    client: &Client,
+    output_tokens: u32,
+    due: Option<tokio::time::Instant>,
+) -> Outcome<(JobId, f64)> {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
     let request = CompletionRequest {
         prompt: Some("a".to_owned()),
         max_tokens: Some(output_tokens),

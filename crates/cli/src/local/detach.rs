@@ -128,6 +128,7 @@ async fn follow(
     };
     let mut config = ClientConfig::new(state.url(), None);
     config.retry = RetryPolicy::NEVER;
+    config.deadline = ready::ANSWER_MAX;
     let client = Client::new(config)?;
     ready::wait(&client, terminal, patience, LOOK_EVERY, || ended(child, said)).await?;
     Ok(state)

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 
+/// How long one look may take: the listener takes connections before the orchestrator answers them.
+pub const ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// Asks until everything is ready. `still` may end the wait with an error.
 ///
 /// # Errors

@@ -117,6 +117,7 @@ impl Stack {
     async fn serve(&self, options: &Up, terminal: Terminal, orders: &mut Orders) -> Outcome<()> {
         let mut config = ClientConfig::new(self.base.url(), None);
         config.retry = RetryPolicy::NEVER;
+        config.deadline = ready::ANSWER_MAX;
         let client = Client::new(config)?;
         let patience = Duration::from_secs(options.ready_seconds);
         tokio::select! {
