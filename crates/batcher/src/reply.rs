@@ -92,8 +92,8 @@ impl Ending {
 /// is free again as soon as the outlet is gone.
 #[derive(Debug)]
 pub struct Outlet<O> {
-    /// The first field, so that it is dropped first: whoever has seen the end of an answer finds its
-    /// place free.
+    /// The first field, so that it is dropped first: whoever has seen the end of an answer finds
+    /// its place free.
     permit: Permit,
     sender: mpsc::Sender<O>,
     ending: Arc<Ending>,
