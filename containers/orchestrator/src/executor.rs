@@ -24,6 +24,9 @@ use crate::trace::Trace;
 
 /// Shortest time between two recorded token events of a job.
 const TOKENS_EVENT_INTERVAL: Duration = Duration::from_millis(100);
+/// The scheduler is who says that a job has expired; the call to the service ends a little later, should
+/// nobody have ended it by then.
+const EXPIRY_SLACK: Duration = Duration::from_secs(5);
 /// Tokens that may wait to be recorded.
 const TOKENS_WAITING_MAX: usize = 4_096;
 
@@ -69,7 +72,8 @@ impl DispatchExecutor {
         generate.job_id = job.id.to_string();
         generate.priority = job.priority.to_grpc().into();
         let left = job.deadline_at_ms.map_or(self.generation_max, |at_ms| {
-            Duration::from_millis(at_ms.saturating_sub(now_ms())).min(self.generation_max)
+            let left = Duration::from_millis(at_ms.saturating_sub(now_ms()));
+            left.saturating_add(EXPIRY_SLACK).min(self.generation_max)
         });
         Ok(Call {
             request: generate,

@@ -72,14 +72,12 @@ impl Progress {
                 return Some(Update::Piece(piece));
             }
             let ended = tokio::select! {
+                biased;
                 () = self.reader.changed() => continue,
                 ended = &mut self.end => ended,
                 () = self.app.closing.cancelled() => {
-                    self.over = true;
-                    let id = self.view.id;
-                    let message = format!("the orchestrator stops; job {id} goes on when it is back");
-                    let error = ApiError::new(ErrorCode::Unavailable, message);
-                    return Some(Update::Error(error.with_retry_after_ms(STOPPED_RETRY_MS)));
+                    // It may have ended at this very moment: then that is what is told.
+                    self.app.jobs.wait(self.view.id, Duration::ZERO).await
                 }
             };
             self.at_end(ended).await;
@@ -93,6 +91,12 @@ impl Progress {
         };
         self.over = true;
         match ended {
+            Ok(Ended::NotYet(_)) if self.app.closing.is_cancelled() => {
+                let id = self.view.id;
+                let message = format!("the orchestrator stops; job {id} goes on when it is back");
+                let error = ApiError::new(ErrorCode::Unavailable, message);
+                self.ready.push_back(Update::Error(error.with_retry_after_ms(STOPPED_RETRY_MS)));
+            }
             Ok(Ended::NotYet(view)) => {
                 self.end = wait(&self.app, &view);
                 self.over = false;

@@ -57,16 +57,20 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     }
 }
 
-/// Parses JSON; the error names the field and the place.
+/// Parses a JSON object; the error names the field and the place.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let message = match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => None,
+        Some(_) => Some("the body is not valid: it must be a JSON object"),
+        None => Some("the body is empty; send a JSON object"),
+    };
+    if let Some(message) = message {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let reason = error.into_inner();
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return ApiError::new(ErrorCode::InvalidRequest, "the body is empty; send JSON");
-        }
-        field_error(&path, &reason.to_string())
+        field_error(&path, &error.into_inner().to_string())
     })?;
     let trailing = |error: serde_json::Error| {
         ApiError::new(ErrorCode::InvalidRequest, format!("the body is not one JSON value: {error}"))
