@@ -45,6 +45,15 @@ pub(super) async fn run(global: &Global, options: BenchLlm, terminal: Terminal) 
         ));
     }
     let client = remote::connect(global)?;
+    let load = load_average();
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
+    if load > 0.5 * processors as f64 {
+        terminal.warn(&format!(
+            "the load average is {load:.1} on {processors} processors: these figures, and still more \
+             the ratio to a peer whose threads spin, say little"
+        ));
+    }
     let mut rows = Vec::new();
     let mut salt = salt();
     for &streams in &options.streams {
@@ -69,7 +78,7 @@ pub(super) async fn run(global: &Global, options: BenchLlm, terminal: Terminal) 
         }
         rows.push(row);
     }
-    report(&rows, terminal)
+    report(&rows, load, terminal)
 }
 
 /// One run: every stream its own prompt, so that no prefix is shared.
@@ -154,9 +163,17 @@ fn salt() -> u64 {
     since.map_or(1, |since| since.as_secs().wrapping_mul(1_000_003))
 }
 
-fn report(rows: &[Row], terminal: Terminal) -> Outcome<()> {
+/// Processes that ran or wanted to, averaged over the last minute.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
+fn report(rows: &[Row], load: f64, terminal: Terminal) -> Outcome<()> {
     if terminal.json {
-        return terminal.data(&json!({ "bench": "llm", "unit": "tokens/s", "rows": rows }));
+        return terminal.data(&json!({
+            "bench": "llm", "unit": "tokens/s", "load_average_before": load, "rows": rows,
+        }));
     }
     let number = |value: Option<f64>, digits: usize| {
         value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))

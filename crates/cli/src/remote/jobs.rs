@@ -97,9 +97,14 @@ fn row(job: &JobView) -> Vec<String> {
 async fn watch(client: &Client, id: JobId, after_seq: u64, terminal: Terminal) -> Outcome<()> {
     let options = WatchOptions { after_seq, ..WatchOptions::default() };
     let mut events = client.watch_job(id, options);
-    let mut last = None;
+    let (mut last, mut has_text) = (None, false);
     while let Some(event) = events.next().await {
         let event = event?;
+        // An attempt that was retried has left a part of a text: the next one begins on a new line.
+        if event.kind == "started" && std::mem::take(&mut has_text) && !terminal.json {
+            terminal.write("\n")?;
+        }
+        has_text |= event.kind == "tokens";
         if terminal.json {
             let value = json!({ "seq": event.seq, "kind": event.kind, "data": event.data });
             terminal.data(&value)?;
