@@ -9,7 +9,9 @@
 //! The layers, from the bottom: `simd` (one generic source, compiled once for each instruction
 //! set; the only place with `unsafe` arithmetic) -> `packed`, `activations` (memory layouts) ->
 //! [`Cpu`] (row operations on the calling thread) -> [`Pool`] (the same over several threads,
-//! matrix products and attention). [`reference`](mod@reference) says in plain code what each kernel computes.
+//! matrix products and attention). [`reference`](mod@reference) says in plain code what each kernel
+//! computes. `unsafe` elsewhere only lends memory to threads (`pool`, `disjoint`) or obtains it
+//! (`arena`, `aligned`).
 
 pub mod reference;
 

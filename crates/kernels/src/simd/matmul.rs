@@ -6,7 +6,7 @@
 #![expect(
     unsafe_code,
     unsafe_op_in_unsafe_fn,
-    reason = "reads packed weights and activations through raw pointers; `Tile` states what is valid"
+    reason = "reads weights and activations through raw pointers; `Tile` states what is valid"
 )]
 
 use super::dispatch;

@@ -164,7 +164,8 @@ proptest! {
         cols in 0usize..600,
         len in 0usize..4000,
     ) {
-        let fits = rows > 0 && cols > 0 && format.row_bytes(cols).map(|row| row * rows) == Some(len);
+        let expected = format.row_bytes(cols).map(|row| row * rows);
+        let fits = rows > 0 && cols > 0 && expected == Some(len);
         let packed = PackedMatrix::pack(format, &vec![0; len], rows, cols);
         prop_assert_eq!(packed.is_ok(), fits);
     }
