@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use aisemble_service::config::LogConfig;
+use aisemble_service::config::{LogConfig, SocketPath};
 use aisemble_service::{DrainConfig, GrpcConfig, InvalidConfig, ServiceConfig, SocketConfig};
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +175,10 @@ impl ServiceConfig for LlmConfig {
 
     fn drain(&self) -> &DrainConfig {
         &self.drain
+    }
+
+    fn health_socket(&self) -> Option<&SocketPath> {
+        Some(&self.socket.path)
     }
 }
 

@@ -14,13 +14,13 @@ const FILE: &str = "smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Positions that the tests' decoder has.
 pub(crate) const POSITIONS: usize = 2048;
 
-/// `AISEMBLE_TEST_MODELS` or `~/.cache/ai-semble/models`, where `scripts/test.sh` puts it.
+/// In `AISEMBLE_TEST_CACHE` or `~/.cache/ai-semble`, where `scripts/test.sh` puts it.
 pub(crate) fn path() -> PathBuf {
-    let folder = std::env::var_os("AISEMBLE_TEST_MODELS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/ai-semble/models"),
+    let cache = std::env::var_os("AISEMBLE_TEST_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/ai-semble"),
         PathBuf::from,
     );
-    let path = folder.join(FILE);
+    let path = cache.join("models").join(FILE);
     assert!(path.is_file(), "{} is missing: run scripts/test.sh once", path.display());
     path
 }
@@ -28,7 +28,7 @@ pub(crate) fn path() -> PathBuf {
 /// The decoder and its tokenizer.
 pub(crate) struct Loaded {
     pub(crate) decoder: Arc<Decoder>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
 }
 
 /// Loaded at the first call, shared by all.
@@ -36,7 +36,7 @@ pub(crate) fn loaded() -> &'static Loaded {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     LOADED.get_or_init(|| {
         let gguf = GgufFile::open(&path()).unwrap();
-        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
         let pool = Arc::new(Pool::new(None).unwrap());
         let decoder = Decoder::load(&gguf, POSITIONS, pool, &Device::Cpu, |_, _| {}).unwrap();
         Loaded { decoder: Arc::new(decoder), tokenizer }
