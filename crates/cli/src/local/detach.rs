@@ -21,7 +21,6 @@ use crate::home::Home;
 use crate::process::Identity;
 use crate::terminal::Terminal;
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a child that was told to stop before it was ready may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const COMPLAINT_BYTES_MAX: usize = 4000;
@@ -123,14 +122,15 @@ async fn follow(
             None if Instant::now() >= until => {
                 return Err(Failure::new(Exit::TryLater, "the start takes too long"));
             }
-            None => tokio::time::sleep(LOOK_EVERY).await,
+            None => tokio::time::sleep(ready::LOOK_EVERY).await,
         }
     };
     let mut config = ClientConfig::new(state.url(), None);
     config.retry = RetryPolicy::NEVER;
     config.deadline = ready::ANSWER_MAX;
     let client = Client::new(config)?;
-    ready::wait(&client, terminal, patience, LOOK_EVERY, || ended(child, said)).await?;
+    let wait = ready::Wait { client: &client, llm_socket: &home.llm_socket(), patience };
+    ready::wait(&wait, terminal, || ended(child, said)).await?;
     Ok(state)
 }
 

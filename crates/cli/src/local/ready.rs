@@ -1,35 +1,52 @@
 //! Waits until the orchestrator says that everything is ready, and shows how far it is.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aisemble_client::{Client, Ready};
+use aisemble_protocol::v1;
+use aisemble_protocol::v1::model_client::ModelClient;
 use tokio::time::Instant;
 
+use crate::direct;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 
 /// How long one look may take: the listener takes connections before the orchestrator answers them.
 pub const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Asks until everything is ready. `still` may end the wait with an error.
+/// Longest pause between a look at readiness and the next.
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What is waited for.
+#[derive(Debug)]
+pub struct Wait<'a> {
+    /// A client of the orchestrator; one call takes at most [`ANSWER_MAX`].
+    pub client: &'a Client,
+    /// The llm's socket: it knows how far its model is loaded.
+    pub llm_socket: &'a Path,
+    /// How long is waited.
+    pub patience: Duration,
+}
+
+/// Asks until everything is ready. `still` may end it with an error.
 ///
 /// # Errors
 /// When `patience` runs out, or `still` says so.
 pub async fn wait(
-    client: &Client,
+    wait: &Wait<'_>,
     terminal: Terminal,
-    patience: Duration,
-    look_every: Duration,
     mut still: impl FnMut() -> Outcome<()>,
 ) -> Outcome<()> {
+    let Wait { client, llm_socket, patience } = wait;
     let bar = terminal.percent_bar("starting");
-    let until = Instant::now() + patience;
+    let until = Instant::now() + *patience;
     let mut said = String::new();
     loop {
         still()?;
         let now = match client.ready().await {
             Ok(ready) if ready.ready => break,
-            Ok(ready) => told(&ready),
+            Ok(ready) => loading(llm_socket).await.unwrap_or_else(|| told(&ready)),
             // Until the orchestrator takes connections, they wait in the listener's queue.
             Err(_) => "the orchestrator is starting".to_owned(),
         };
@@ -46,10 +63,20 @@ pub async fn wait(
             return Err(Failure::new(Exit::TryLater, message)
                 .hint("give it more time with --ready-seconds; the logs directory tells more"));
         }
-        tokio::time::sleep(look_every).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// What the llm itself says while its model is loading: it answers every call with how far it is.
+async fn loading(socket: &Path) -> Option<String> {
+    let ask = async {
+        let mut client = ModelClient::new(direct::channel(socket).await.ok()?);
+        let refused = client.describe(v1::DescribeRequest {}).await.err()?;
+        percent(refused.message()).map(|_| format!("llm: {}", refused.message()))
+    };
+    tokio::time::timeout(ANSWER_MAX, ask).await.ok().flatten()
 }
 
 fn told(ready: &Ready) -> String {

@@ -26,8 +26,6 @@ use crate::terminal::Terminal;
 
 /// How much longer than its own drain a child may take before it is killed.
 const KILL_MARGIN: Duration = Duration::from_secs(3);
-/// Longest pause between the look at readiness and the next.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 ///
@@ -119,9 +117,13 @@ impl Stack {
         config.retry = RetryPolicy::NEVER;
         config.deadline = ready::ANSWER_MAX;
         let client = Client::new(config)?;
-        let patience = Duration::from_secs(options.ready_seconds);
+        let wait = ready::Wait {
+            client: &client,
+            llm_socket: &self.home.llm_socket(),
+            patience: Duration::from_secs(options.ready_seconds),
+        };
         tokio::select! {
-            done = ready::wait(&client, terminal, patience, LOOK_EVERY, || self.hopeless()) => done?,
+            done = ready::wait(&wait, terminal, || self.hopeless()) => done?,
             () = orders.end() => {
                 return Err(Failure::new(Exit::Interrupted, "stopped before it was ready"));
             }

@@ -114,6 +114,7 @@ impl<'a> Wanted<'a> {
         let is_new = !folder.exists();
         fs::create_dir_all(&folder)
             .map_err(|error| Failure::file("make the directory", &folder, error))?;
+        sweep(&folder);
         let bytes_max = self.entry.map_or(MODEL_BYTES_MAX, |entry| entry.bytes);
         let expected = Expected { sha256: self.sha256.clone(), bytes_max };
         let bar = self.terminal.bytes_bar("installing", bytes);
@@ -142,4 +143,14 @@ fn plain_name(path: &Path) -> Outcome<String> {
     name.map(str::to_owned).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{} has no plain file name", path.display()))
     })
+}
+
+/// Removes what a command that was killed has left; the caller holds the lock.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.ends_with(".part") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
