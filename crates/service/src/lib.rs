@@ -7,6 +7,7 @@
 pub mod config;
 pub mod drain;
 mod grpc;
+mod health;
 pub mod inherited;
 pub mod memory;
 pub mod notify;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::config::{self, ConfigError, EXIT_CONFIG, Flags, LogConfig, ServiceConfig};
 use crate::memory::Memory;
 use crate::notify::Notifier;
-use crate::{panics, telemetry};
+use crate::{health, panics, telemetry};
 
 /// A process that has its configuration and its logs, and nothing else yet.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub struct Started<C> {
 /// binary's. To be called first in `main`, before any thread exists.
 ///
 /// # Errors
-/// The code to end with: 0 after `--help`, `--version`, `--print-config`, `--check`; 64 for unknown
-/// flags; 78 for a wrong configuration; 1 when the kernel refuses something. What is wrong has been
+/// The code to end with: 0 after `--help`, `--version`, `--print-config`, `--check`, and `--health`
+/// when the service serves; 64 for unknown flags; 78 for a wrong configuration; 1 when the kernel refuses something. What is wrong has been
 /// said.
 pub fn start<C: ServiceConfig>(
     name: &'static str,
@@ -42,6 +42,12 @@ pub fn start<C: ServiceConfig>(
     let loaded = config::load::<C>(&flags.sources(name));
     if flags.print_config || flags.check {
         return Err(answer(&flags, loaded.map(|loaded| loaded.config)));
+    }
+    if flags.health {
+        return Err(match loaded {
+            Ok(loaded) => health::ask(name, loaded.config.health_socket()),
+            Err(error) => StartError::from(error).log(),
+        });
     }
     let log = loaded.as_ref().map_or(LogConfig::default(), |loaded| loaded.config.log().clone());
     telemetry::install(name, version, &log);

@@ -25,6 +25,9 @@ pub(crate) struct Flags {
     /// Check the settings and exit
     #[arg(long)]
     pub check: bool,
+    /// Ask the service that runs with these settings whether it serves: exit 0 when it does, else 1
+    #[arg(long)]
+    pub health: bool,
 }
 
 impl Flags {

@@ -45,6 +45,11 @@ pub trait ServiceConfig:
 
     /// The section `[drain]`.
     fn drain(&self) -> &DrainConfig;
+
+    /// The socket at which `--health` asks; none where the process speaks no gRPC.
+    fn health_socket(&self) -> Option<&SocketPath> {
+        None
+    }
 }
 
 /// The configuration of a gRPC service on a Unix socket.

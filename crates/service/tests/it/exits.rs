@@ -91,3 +91,25 @@ fn the_default_file_is_taken_where_it_exists() {
     let printed: toml::Table = output(command).1.parse().unwrap();
     assert_eq!(printed["log"]["level"].as_str(), Some("warn"));
 }
+
+#[test]
+fn the_health_of_a_running_service_is_asked_over_its_socket() {
+    let home = Home::new();
+    let asked = || {
+        let mut command = home.command(&[]);
+        command.arg("--health");
+        output(command)
+    };
+    let (code, stdout, stderr) = asked();
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    assert!(stdout.starts_with("no answer at "), "{stdout}");
+
+    let gate = home.path("gate");
+    crate::process::pipe(&gate);
+    let tiny = home.start(&[format!("model.gate={}", gate.display())]);
+    tiny.log.line("loading");
+    assert_eq!(asked(), (Some(1), "not serving\n".to_owned(), String::new()));
+    std::fs::write(&gate, "go").unwrap();
+    tiny.log.line("serving");
+    assert_eq!(asked(), (Some(0), "serving\n".to_owned(), String::new()));
+}

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use aisemble_protocol::{ApiError, limits, v1};
+use aisemble_service::config::SocketPath;
 use aisemble_service::{
     DrainConfig, GrpcConfig, InvalidConfig, LoadProgress, LogConfig, Paths, Ready, Service,
     ServiceConfig, SocketConfig, StartError,
@@ -74,6 +75,10 @@ impl ServiceConfig for Config {
 
     fn drain(&self) -> &DrainConfig {
         &self.drain
+    }
+
+    fn health_socket(&self) -> Option<&SocketPath> {
+        Some(&self.socket.path)
     }
 }
 

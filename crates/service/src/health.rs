@@ -1,0 +1,53 @@
+//! `--health`: a second, short-lived process of the same binary and settings asks the first, over
+//! its socket, whether it serves. This is the probe of a container whose image holds nothing else.
+//!
+//! It must not know what the service does.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::config::{EXIT_USAGE, SocketPath};
+use crate::runtime::{self, RuntimeConfig};
+use crate::socket::channel;
+
+/// How long the answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The answer needs one thread.
+const THREADS: RuntimeConfig = RuntimeConfig { worker_threads: 1, blocking_threads_max: 1 };
+
+/// Asks the service at `socket`: 0 when it serves, 1 when it does not or does not answer, 64 when
+/// this kind of process has no socket to ask at. Says so in a line on standard output.
+pub(crate) fn ask(name: &str, socket: Option<&SocketPath>) -> ExitCode {
+    let Some(socket) = socket else {
+        crate::config::complain("error: this process has no socket that health is asked at\n");
+        return ExitCode::from(EXIT_USAGE);
+    };
+    let answer = match runtime::build(name, THREADS) {
+        Ok(runtime) => runtime.block_on(status(socket)),
+        Err(error) => error.to_string(),
+    };
+    crate::config::print(&format!("{answer}\n"));
+    if answer == SERVING { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+const SERVING: &str = "serving";
+
+/// The service's answer, or why there is none, in words.
+async fn status(socket: &SocketPath) -> String {
+    let mut client = HealthClient::new(channel(socket.as_path()));
+    let request = HealthCheckRequest { service: String::new() };
+    match tokio::time::timeout(PATIENCE, client.check(request)).await {
+        Ok(Ok(response)) => match response.into_inner().status() {
+            ServingStatus::Serving => SERVING.to_owned(),
+            ServingStatus::NotServing | ServingStatus::Unknown | ServingStatus::ServiceUnknown => {
+                "not serving".to_owned()
+            }
+        },
+        Ok(Err(status)) => format!("no answer at {socket}: {}", status.message()),
+        Err(_elapsed) => format!("no answer at {socket} within {PATIENCE:?}"),
+    }
+}
