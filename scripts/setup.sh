@@ -3,9 +3,16 @@
 # and asks a first question. Run it again at any time: what is done already is not done twice.
 set -euo pipefail
 
+# Without --local it is the pod that is deployed: rootless Podman, Quadlet units, user systemd.
+case " $* " in
+    *' --local '* | *' --help '* | *' -h '*) ;;
+    *) exec "$(dirname "$0")/setup-pod.sh" "$@" ;;
+esac
+
 usage() {
     cat <<'TEXT'
 usage: scripts/setup.sh --local [--home DIR] [--listen ADDRESS] [--dry-run]
+       scripts/setup.sh [OPTIONS OF THE POD]    see scripts/setup-pod.sh --help
 
   --local           run on this machine without containers (`ai-semble up`): the quick start
   --home DIR        where programs, models, keys, jobs and logs go
@@ -14,7 +21,7 @@ usage: scripts/setup.sh --local [--home DIR] [--listen ADDRESS] [--dry-run]
   --dry-run         check the machine and show the steps, change nothing
   -h, --help        this text
 
-Without --local it would deploy the Podman pod, which this version does not have yet.
+Without --local the rootless Podman pod is deployed (docs/deployment.md).
 
 Needs Rust (rust-toolchain.toml says which), a C compiler, python3 with pip, curl, and Linux 6.7 or
 newer with Landlock. Nothing is installed outside the home and the build folder
@@ -24,13 +31,12 @@ exit codes: 0 done, 1 a step failed or something is missing, 2 wrong usage
 TEXT
 }
 
-local_mode=0
 dry_run=0
 home=${AISEMBLE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/ai-semble}
 listen=127.0.0.1:8080
 while [ $# -gt 0 ]; do
     case $1 in
-        --local) local_mode=1 ;;
+        --local) ;;
         --dry-run) dry_run=1 ;;
         --home | --listen)
             if [ $# -lt 2 ]; then
@@ -45,11 +51,6 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-if [ "$local_mode" = 0 ]; then
-    echo "error: only --local exists in this version: the Podman pod is not there yet" >&2
-    echo "hint: scripts/setup.sh --local" >&2
-    exit 2
-fi
 
 cd "$(dirname "$0")/.."
 case $home in /*) ;; *) home=$PWD/$home ;; esac

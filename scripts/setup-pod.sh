@@ -1,0 +1,407 @@
+#!/usr/bin/env bash
+# Deploys the pod for the account that runs it: rootless Podman, Quadlet units, user systemd.
+# Called by setup.sh; nothing here needs root. Running it twice changes nothing the second time.
+set -euo pipefail
+umask 077
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/setup.sh [OPTIONS]
+
+  --images DIR      take the static binaries in DIR (what scripts/build-static.sh made) instead of
+                    building them here with Rust
+  --model NAME      the model to serve (default: the catalogue's default)
+  --model-file FILE the model's file, instead of fetching it; its digest is checked all the same
+  --check           only check this host
+  --dry-run         say what would be done, do nothing
+  --uninstall       stop the pod and remove everything that this script made: units, images,
+                    configuration, secrets, jobs, models
+  --keep-data       with --uninstall: leave the job volume, the models and the keys
+  -h, --help        this text
+TEXT
+}
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+images='' model='' model_file='' dry_run=0 mode=install keep_data=0
+while [ $# -gt 0 ]; do
+    case $1 in
+        --images) images=$(cd "${2:?--images needs a folder}" && pwd); shift ;;
+        --model) model=${2:?--model needs a name}; shift ;;
+        --model-file) model_file=$(realpath "${2:?--model-file needs a file}"); shift ;;
+        --check) mode=check ;;
+        --dry-run) dry_run=1 ;;
+        --uninstall) mode=uninstall ;;
+        --keep-data) keep_data=1 ;;
+        -h | --help) usage; exit 0 ;;
+        *) echo "error: unknown option $1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+
+config=$HOME/.config/ai-semble
+home=$HOME/.local/share/ai-semble
+units=$HOME/.config/systemd/user
+quadlets=$HOME/.config/containers/systemd/ai-semble
+module=$HOME/.config/containers/containers.conf.modules/ai-semble.conf
+command_path=$HOME/.local/bin/ai-semble
+services=(orchestrator llm)
+changes=0
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() { # MESSAGE HINT
+    say "error: $1"
+    say "hint: $2"
+    exit 1
+}
+
+# Does a thing, or says that it would be done. Counts it as a change.
+change() { # WHAT COMMAND...
+    local what=$1
+    shift
+    changes=$((changes + 1))
+    if [ "$dry_run" = 1 ]; then
+        say "would: $what"
+    else
+        say "doing: $what"
+        "$@"
+    fi
+}
+
+# --- the host ---------------------------------------------------------------------------------
+
+missing=0
+
+check() { # NAME SEEN OK HINT     OK is 1, 0, or ! for what is weaker but works
+    local verdict='ok  '
+    case $3 in
+        1) ;;
+        '!') verdict='weak' ;;
+        *) verdict='MISSING'; missing=$((missing + 1)) ;;
+    esac
+    printf '%-7s %-22s %s\n' "$verdict" "$1" "$2" >&2
+    if [ "$3" != 1 ]; then say "        hint: $4"; fi
+}
+
+at_least() { # FOUND WANTED
+    [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+truth() { if "$@" >/dev/null 2>&1; then echo 1; else echo 0; fi; }
+
+check_host() {
+    local release podman subids controllers lsm
+    check account "$(id -un) ($(id -u))" "$(truth test "$(id -u)" != 0)" \
+        'run this as the account that is to own the pod, not as root'
+    release=$(uname -r)
+    check kernel "$release" "$(truth at_least "${release%%-*}" 6.7)" \
+        'Linux 6.7 or newer is needed: Landlock must refuse TCP'
+    lsm=$(cat /sys/kernel/security/lsm 2>/dev/null || true)
+    case ,$lsm, in
+        ,,) check landlock 'not visible here' '!' \
+            'the services check it themselves and refuse to start without it' ;;
+        *,landlock,*) check landlock 'in /sys/kernel/security/lsm' 1 '' ;;
+        *) check landlock "not in: $lsm" 0 'boot with lsm=landlock,... ' ;;
+    esac
+    podman=$(podman version --format '{{.Client.Version}}' 2>/dev/null || echo none)
+    check podman "$podman" "$(truth at_least "${podman/none/0}" 5.4)" \
+        'Podman 5.4 or newer is needed: Debian 13, Fedora 41, RHEL 10'
+    check quadlet /usr/lib/systemd/user-generators/podman-user-generator \
+        "$(truth test -e /usr/lib/systemd/user-generators/podman-user-generator)" \
+        'the package podman has it'
+    check 'user systemd' "$(systemctl --user is-system-running 2>/dev/null || true)" \
+        "$(truth systemctl --user show-environment)" \
+        'log in by ssh or at the console, not by su: systemd must run for this account'
+    check linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || true)" \
+        "$(if [ -e "/var/lib/systemd/linger/$(id -un)" ]; then echo 1; else echo '!'; fi)" \
+        "as root: loginctl enable-linger $(id -un); without it the pod ends when you log out"
+    subids=$(awk -F: -v user="$(id -un)" '$1 == user { sum += $3 } END { print sum + 0 }' /etc/subuid)
+    check 'sub-ids' "$subids" "$(truth test "$subids" -ge 20000)" \
+        "as root: usermod --add-subuids 200000-265535 --add-subgids 200000-265535 $(id -un)"
+    check 'cgroup v2' "$(stat -fc %T /sys/fs/cgroup)" \
+        "$(truth test "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs)" \
+        'boot with systemd.unified_cgroup_hierarchy=1'
+    controllers=$(cat "/sys/fs/cgroup/user.slice/user-$(id -u).slice/user@$(id -u).service/cgroup.controllers" \
+        2>/dev/null || true)
+    case " $controllers " in
+        *' memory '*) check 'memory and pids limits' "delegated: $controllers" 1 '' ;;
+        *) check 'memory and pids limits' "delegated: ${controllers:-none}" '!' \
+            'MemoryMax= and TasksMax= of the units have no effect here' ;;
+    esac
+    case $(getenforce 2>/dev/null || echo none) in
+        Enforcing) check selinux Enforcing '!' \
+            'the types of Ai-semble are not part of this version: containers run as container_t' ;;
+        *) check selinux 'not enforcing' '!' 'the pod relies on the other layers' ;;
+    esac
+    if [ "$missing" -gt 0 ]; then
+        say "error: $missing things are missing on this host"
+        exit 1
+    fi
+}
+
+# --- pieces -----------------------------------------------------------------------------------
+
+# Puts a file in place if its content differs.
+place() { # SOURCE TARGET MODE
+    if [ -e "$2" ] && cmp -s "$1" "$2" && [ "$(stat -c %a "$2")" = "$3" ]; then return; fi
+    change "write $2" install -D -m "$3" "$1" "$2"
+}
+
+# The same with the content from standard input.
+place_text() { # TARGET MODE
+    local text
+    text=$(mktemp)
+    cat >"$text"
+    place "$text" "$1" "$2"
+    rm -f "$text"
+}
+
+# Takes a file away that an earlier version or another choice left.
+remove() { # PATH
+    if [ -e "$1" ] || [ -L "$1" ]; then change "remove $1" rm -rf "$1"; fi
+}
+
+aisemble() { # the command, on this account's home
+    local binary=$command_path
+    [ -x "$binary" ] || binary=$images/ai-semble
+    "$binary" --home "$home" --quiet "$@"
+}
+
+find_binaries() {
+    if [ -n "$images" ]; then
+        local service
+        for service in "${services[@]}"; do
+            [ -x "$images/ai-semble-$service" ] || fail "$images/ai-semble-$service is not there" \
+                'the folder must hold what scripts/build-static.sh made'
+        done
+        return
+    fi
+    images=$home/build
+    if command -v cargo >/dev/null; then
+        change 'build the static binaries with cargo' "$root/scripts/build-static.sh" "$images"
+    elif [ "$dry_run" = 0 ]; then
+        fail 'no binaries and no Rust on this host' \
+            'build them elsewhere with scripts/build-static.sh DIR and give --images DIR'
+    fi
+}
+
+# An image is made again only when its binary or recipe differs from what it was made from.
+install_images() {
+    local service image origin
+    for service in "${services[@]}"; do
+        image=localhost/ai-semble-$service:current
+        origin=$(cat "$images/ai-semble-$service" "$images/release" "$root/containers/Containerfile" \
+            2>/dev/null | sha256sum | cut -d' ' -f1)
+        if podman image exists "$image" 2>/dev/null &&
+            [ "$(cat "$config/images/$service" 2>/dev/null)" = "$origin" ]; then continue; fi
+        change "build the image $image" "$root/scripts/build-images.sh" "$images" "$service" >&2
+        place_text "$config/images/$service" 600 <<<"$origin"
+    done
+}
+
+install_command() {
+    if [ -x "$images/ai-semble" ]; then place "$images/ai-semble" "$command_path" 755; fi
+}
+
+install_model() {
+    local arguments=(models pull)
+    if [ -n "$model" ]; then arguments+=("$model"); fi
+    if [ -n "$model_file" ]; then arguments+=(--file "$model_file"); fi
+    if [ "$dry_run" = 1 ] && [ ! -x "$command_path" ] && [ ! -x "$images/ai-semble" ]; then
+        model=${model:-the default model}
+        say "would: install the model $model"
+        return
+    fi
+    if [ -z "$model" ]; then
+        model=$(aisemble --json models list | jq -r '.catalog[] | select(.default) | .name')
+    fi
+    if [ ! -e "$home/models/$model/model.json" ]; then
+        change "install the model $model" aisemble "${arguments[@]}"
+    fi
+    # The container's user is a sub-id, not this account: it reads the model as `others` do. Nobody
+    # else reaches it, for this account's home is its own.
+    local file
+    for file in "$home/models/$model" "$home/models/$model"/*.gguf; do
+        [ -e "$file" ] || continue
+        if [ "$(stat -c %A "$file" | cut -c8)" != r ]; then
+            change "let the container read $file" chmod o+rX "$file"
+        fi
+    done
+}
+
+# What `models list` says of the model, by jq path.
+of_model() { aisemble --json models list | jq -r --arg name "$model" ".installed[] | select(.name == \$name) | $1"; }
+
+install_config() {
+    local file sha256
+    if [ "$dry_run" = 1 ] && [ ! -e "$home/models/$model/model.json" ]; then
+        say "would: write $config/orchestrator.toml and $config/llm/$model.toml"
+        return
+    fi
+    file=$(of_model .file)
+    sha256=$(of_model .sha256)
+    sed -e "s|^name = .*|name = \"$model\"|" -e "s|^path = \"/models/.*|path = \"/models/$file\"|" \
+        -e "s|^sha256 = .*|sha256 = \"$sha256\"|" "$root/configs/production/llm.toml" |
+        place_text "$config/llm/$model.toml" 644
+    local sockets
+    sockets=$(find "$config/llm" -name '*.toml' -printf '%f\n' 2>/dev/null | sort |
+        sed -e 's|\(.*\)\.toml|"/run/ai-semble/llm-\1/llm.sock"|' | paste -sd, | sed -e 's/,/, /g')
+    sed -e "s|^llm = .*|llm = [$sockets]|" "$root/configs/production/orchestrator.toml" |
+        place_text "$config/orchestrator.toml" 644
+}
+
+install_units() {
+    local unit
+    for unit in ai-semble.pod ai-semble-orchestrator.container ai-semble-llm@.container \
+        ai-semble-data.volume; do
+        place "$root/quadlets/$unit" "$quadlets/$unit" 644
+    done
+    place "$root/quadlets/ai-semble.socket" "$units/ai-semble.socket" 644
+    place "$root/quadlets/ai-semble.conf" "$module" 644
+    for unit in "${services[@]}"; do
+        place "$root/security/seccomp/$unit.json" "$config/seccomp/$unit.json" 644
+    done
+    {
+        echo '# Written by setup.sh: the instances that the pod starts, and their socket folders.'
+        echo '[Unit]'
+        instances | sed -e 's|.*|Wants=ai-semble-llm@&.service|'
+        echo '[Service]'
+        instances | sed -e 's|.*|ExecStartPre=/usr/bin/mkdir -p -m 0750 %t/ai-semble/llm-&|'
+    } | place_text "$units/ai-semble-pod.service.d/instances.conf" 644
+}
+
+instances() {
+    {
+        find "$config/llm" -name '*.toml' -printf '%f\n' 2>/dev/null | sed -e 's|\.toml$||'
+        if [ "$dry_run" = 1 ]; then echo "$model"; fi
+    } | sort -u
+}
+
+install_keys() {
+    if [ ! -e "$home/keys.json" ] || [ ! -e "$home/client-key" ]; then
+        change "make a first API key in $home/client-key" aisemble keys create \
+            --name 'made by setup.sh' --scope llm --scope jobs --scope metrics \
+            --output "$home/client-key"
+    fi
+    if [ "$dry_run" = 1 ] && [ ! -e "$home/keys.json" ]; then
+        say 'would: make the podman secret ai-semble-keys of it'
+        return
+    fi
+    # The secret holds hashes of keys, not keys.
+    if [ "$(podman secret inspect --showsecret --format '{{.SecretData}}' ai-semble-keys 2>/dev/null)" \
+        != "$(cat "$home/keys.json")" ]; then
+        change 'make the podman secret ai-semble-keys' \
+            podman secret create --replace ai-semble-keys "$home/keys.json" >&2
+    fi
+}
+
+# --- run --------------------------------------------------------------------------------------
+
+start_pod() {
+    if [ "$changes" -gt 0 ]; then
+        change 'reload systemd' systemctl --user daemon-reload
+        if systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
+            change 'stop the pod of before' systemctl --user stop ai-semble-pod.service
+        fi
+    fi
+    if ! systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null; then
+        change 'enable the socket' systemctl --user --quiet enable ai-semble.socket
+    fi
+    if ! systemctl --user --quiet is-active ai-semble.socket 2>/dev/null; then
+        change 'open the socket' systemctl --user start ai-semble.socket
+    fi
+    if ! systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
+        change 'start the pod' systemctl --user start ai-semble-pod.service
+    fi
+}
+
+wait_until_ready() {
+    local waited_ms=0
+    until curl --silent --fail --max-time 5 http://127.0.0.1:8080/ready >/dev/null; do
+        if [ "$waited_ms" -ge 300000 ]; then
+            systemctl --user --no-pager status 'ai-semble*' >&2 || true
+            fail 'the pod is not ready after 300 s' 'journalctl --user -u ai-semble-llm@* -u ai-semble-orchestrator'
+        fi
+        sleep 0.2
+        waited_ms=$((waited_ms + 200))
+    done
+}
+
+first_completion() {
+    local answer
+    answer=$(curl --silent --show-error --fail-with-body --max-time 120 \
+        --header "@-" --header 'Content-Type: application/json' --header 'Prefer: wait=100' \
+        --data '{"prompt": "The capital of France is", "max_tokens": 8}' \
+        http://127.0.0.1:8080/ai/llm/completion <<<"Authorization: Bearer $(cat "$home/client-key")") ||
+        fail "the first completion failed: $answer" 'journalctl --user -u ai-semble-orchestrator'
+    say "first completion: $(jq -c '{text, finish_reason, timings}' <<<"$answer")"
+}
+
+step() { printf '== %s (%s s)\n' "$1" "$SECONDS" >&2; }
+
+install_all() {
+    step 'this host'
+    check_host
+    [ "$mode" = install ] || exit 0
+    step 'binaries and images'
+    find_binaries
+    install_command
+    install_images
+    step 'model'
+    install_model
+    step 'configuration, units, keys'
+    install_config
+    install_units
+    install_keys
+    step 'start'
+    start_pod
+    if [ "$dry_run" = 1 ]; then
+        say "$changes changes would be made"
+        return
+    fi
+    wait_until_ready
+    first_completion
+    step 'done'
+    say "$changes changes made"
+    say "The pod serves http://127.0.0.1:8080; the key is in $home/client-key"
+}
+
+uninstall() {
+    local unit
+    if systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
+        change 'stop the pod' systemctl --user stop ai-semble-pod.service
+    fi
+    if systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null ||
+        systemctl --user --quiet is-active ai-semble.socket 2>/dev/null; then
+        change 'close the socket' systemctl --user --quiet disable --now ai-semble.socket
+    fi
+    remove "$quadlets"
+    remove "$units/ai-semble.socket"
+    remove "$units/ai-semble-pod.service.d"
+    remove "$module"
+    change 'reload systemd' systemctl --user daemon-reload
+    for unit in "${services[@]}"; do
+        if podman image exists "localhost/ai-semble-$unit:current"; then
+            change "remove the image ai-semble-$unit" \
+                podman image rm --force "localhost/ai-semble-$unit:current" >&2
+        fi
+    done
+    remove "$config"
+    remove "$command_path"
+    if podman secret exists ai-semble-keys; then
+        change 'remove the secret' podman secret rm ai-semble-keys >&2
+    fi
+    # Owned by the container's users: removed in Podman's own user namespace.
+    if [ -e "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/ai-semble" ]; then
+        change 'remove the socket folders' podman unshare rm -rf "$XDG_RUNTIME_DIR/ai-semble"
+    fi
+    if [ "$keep_data" = 0 ]; then
+        if podman volume exists ai-semble-data; then
+            change 'remove the jobs' podman volume rm ai-semble-data >&2
+        fi
+        remove "$home"
+    fi
+    say "$changes changes"
+}
+
+if [ "$mode" = uninstall ]; then uninstall; else install_all; fi

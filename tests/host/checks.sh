@@ -1,0 +1,300 @@
+# shellcheck shell=bash disable=SC2016,SC2119,SC2120,SC2154  # awk programs; variables of run.sh
+# The checks of the pod on the host tier, sourced by run.sh, which gives as_root, as_user, name,
+# work and report. Each is one line of the table: number (of the project's list of hardening
+# checks), command, expected, seen.
+
+model=smollm2-135m-instruct
+llm=ai-semble-llm-$model
+llm_unit=ai-semble-llm@$model.service
+members=("$llm" ai-semble-orchestrator)
+missed=0
+rows=()
+
+# expect NUMBER WHAT EXPECTED SEEN     EXPECTED is a regular expression for the whole of SEEN
+expect() {
+    local verdict='ok  '
+    if ! [[ $4 =~ ^($3)$ ]]; then
+        verdict=MISS
+        missed=$((missed + 1))
+    fi
+    rows+=("$(printf '%s\t%s\t%s\t%s\t%s' "$verdict" "$1" "$2" "$3" "$(tr '\n' ' ' <<<"$4")")")
+    printf '%s %-4s %-66s %s\n' "$verdict" "$1" "$2" "$(tr '\n' ' ' <<<"$4" | cut -c1-90)"
+}
+
+finish() {
+    {
+        printf '%s\n' "$(date -u +%FT%TZ) kernel $(uname -r)"
+        printf '%s\n' "${rows[@]}"
+    } >"$report"
+    printf '%s checks, %s missed; the table is in %s\n' "${#rows[@]}" "$missed" "$report"
+    [ "$missed" = 0 ]
+}
+
+# The process of a container, as the host's root sees it.
+pid_of() { as_user podman inspect --format '{{.State.Pid}}' "$1"; }
+infra() { as_user podman pod inspect --format '{{.InfraContainerID}}' ai-semble; }
+status_of() { as_root awk -v key="$2:" '$1 == key { $1 = ""; print substr($0, 2) }' "/proc/$1/status"; }
+code_of() { if "$@" >"$work/out" 2>&1; then echo 0; else echo $?; fi; }
+
+setup() { as_user bash /home/clinic/ai-semble/scripts/setup.sh --images /home/clinic/release --model-file /home/clinic/model.gguf "$@"; }
+
+# The status of a call through the door.
+http() { # [CURL OPTIONS...] PATH
+    local path=${*: -1}
+    as_user curl --silent --output /dev/null --max-time 60 --write-out '%{http_code}' "${@:1:$#-1}" \
+        "http://127.0.0.1:8080$path"
+}
+
+complete() { # [TEXT]  a short completion's HTTP status; its body lands in $work/answer
+    local prompt=${1:-The capital of France is}
+    as_user bash -c 'curl --silent --max-time 60 --write-out "\n%{http_code}" \
+        -H "Authorization: Bearer $(cat ~/.local/share/ai-semble/client-key)" \
+        -H "Content-Type: application/json" -H "Prefer: wait=50" \
+        -d "{\"prompt\": \"$1\", \"max_tokens\": 8}" \
+        http://127.0.0.1:8080/ai/llm/completion' - "$prompt" >"$work/answer" || true
+    tail -n 1 "$work/answer"
+}
+
+until_ok() { # SECONDS COMMAND...  tells how long it took, in tenths of a second
+    local deadline=$((SECONDS + $1)) begin
+    begin=$(date +%s%N)
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$deadline" ]; then echo never; return; fi
+        sleep 0.1
+    done
+    echo "$((($(date +%s%N) - begin) / 100000000)) tenths of a second"
+}
+
+deploy() {
+    local begin=$SECONDS
+    expect 49a 'setup.sh --dry-run changes nothing' 'exit 0, units: 0' \
+        "exit $(code_of setup --dry-run), units: $(as_user find /home/clinic/.config/containers/systemd -name 'ai-semble*' | wc -l)"
+    expect 4a 'setup.sh from a fresh account' 0 "$(code_of setup)"
+    cat "$work/out"
+    printf 'setup took %s s\n' $((SECONDS - begin))
+}
+
+check_units() {
+    local text unit flags
+    as_user bash -c 'QUADLET_UNIT_DIRS=~/.config/containers/systemd /usr/libexec/podman/quadlet -dryrun -user' \
+        >"$work/units" 2>"$work/complaints" || true
+    expect 1 'quadlet -dryrun -user: services; complaints' '4 0' \
+        "$(grep -c '^---.*\.service---$' "$work/units") $(grep -ci 'unsupported\|error' "$work/complaints")"
+    expect 3 'systemd-analyze --user --generators=true verify ai-semble-pod' '0 0' \
+        "$(code_of as_user systemd-analyze --user --generators=true verify ai-semble-pod.service) $(wc -l <"$work/out")"
+    for unit in ai-semble-orchestrator.service "$llm_unit"; do
+        text=$(as_user systemctl --user show --property=ExecStart --value "$unit")
+        flags=''
+        for flag in '--read-only ' '--cap-drop all' '--security-opt=no-new-privileges' \
+            '--security-opt seccomp=/home/clinic/.config/ai-semble/seccomp/' '--pull never' '--network none' \
+            '--pod-id-file'; do
+            [[ $text == *"$flag"* ]] || flags+="missing $flag; "
+        done
+        for flag in label=disable --privileged 'network host' seccomp=unconfined; do
+            [[ $text != *"$flag"* ]] || flags+="has $flag; "
+        done
+        expect 2 "flags of ${unit%%@*}" 'all there' "${flags:-all there}"
+    done
+    expect 4b 'systemctl --user is-active pod, orchestrator, llm, socket' '(active ?){4}' \
+        "$(as_user systemctl --user is-active ai-semble-pod.service ai-semble-orchestrator.service "$llm_unit" ai-semble.socket | tr '\n' ' ')"
+    expect 4c 'podman healthcheck run llm (the service asked over its socket)' '0 healthy' \
+        "$(code_of as_user podman healthcheck run "$llm") $(as_user podman inspect --format '{{.State.Health.Status}}' "$llm")"
+}
+
+check_processes() {
+    local container pid uids='' spaces='' own
+    own=$(as_user id -u)
+    for container in "$(infra)" "${members[@]}"; do
+        pid=$(pid_of "$container")
+        expect 5 "CapEff CapBnd CapAmb CapPrm CapInh of ${container:0:24}" '0{16}( 0{16}){4}' \
+            "$(for set in CapEff CapBnd CapAmb CapPrm CapInh; do status_of "$pid" "$set"; done | paste -sd' ')"
+        expect 6 "NoNewPrivs of ${container:0:24}" 1 "$(status_of "$pid" NoNewPrivs)"
+        uids+="$(status_of "$pid" Uid | tr '\t' '\n' | sort -u | paste -sd,) "
+        expect 9 "uid_map of ${container:0:24}: host ids inside the sub-ids" 'sub-ids only' \
+            "$(as_root awk -v own="$own" '$2 < 1 || ($2 <= own && own < $2 + $3) { bad = 1 } END { print bad ? "others" : "sub-ids only" }' "/proc/$pid/uid_map")"
+        for space in net ipc pid mnt; do spaces+="$(as_root readlink "/proc/$pid/ns/$space") "; done
+    done
+    for container in "${members[@]}"; do
+        pid=$(pid_of "$container")
+        expect 7 "Seccomp, filters of ${container:0:24} (1 OCI + 3 of its own, over the host's)" '2 [4-9]' \
+            "$(status_of "$pid" Seccomp) $(status_of "$pid" Seccomp_filters)"
+    done
+    expect 8 'Uid: not root, not the login user, one a member' 'distinct, ([2-9][0-9]{5} ?)+' \
+        "$(tr ' ' '\n' <<<"$uids" | sort | uniq -d | grep -q . && echo same || echo distinct), $uids"
+    for space in net ipc pid mnt; do spaces+="$(as_root readlink "/proc/1/ns/$space") "; done
+    expect 10 'namespaces net ipc pid mnt of host, infra and members: all different' 16 \
+        "$(tr ' ' '\n' <<<"$spaces" | grep -c .), distinct $(tr ' ' '\n' <<<"$spaces" | grep . | sort -u | wc -l)"
+}
+
+check_files_and_devices() {
+    local container pid
+    for container in "${members[@]}"; do
+        pid=$(pid_of "$container")
+        # Super options begin with rw on read-only mounts too: field 6 is the mount's own.
+        expect 12 "writable mounts of ${container:0:24}, without /proc and /dev" '(/run/ai-semble|/var/lib/ai-semble):(nosuid|nodev|noexec|,|:)+' \
+            "$(as_root awk '$6 ~ /^rw/ && $5 !~ "^/(proc|dev|sys)" { print $5 ":" ($6 ~ /nosuid/ ? "nosuid," : "") ($6 ~ /nodev/ ? "nodev," : "") ($6 ~ /noexec/ ? "noexec" : "") }' "/proc/$pid/mountinfo" | paste -sd' ')"
+    done
+}
+
+check_network() {
+    local container text
+    for container in "${members[@]}"; do
+        expect 16 "interfaces of ${container:0:24}" lo \
+            "$(as_root awk -F: 'NR > 2 { gsub(" ", "", $1); print $1 }' "/proc/$(pid_of "$container")/net/dev" | paste -sd' ')"
+    done
+    expect 17a 'GET /health over 127.0.0.1:8080' 200 "$(http /health)"
+    expect 17b 'POST /ai/llm/completion' 200 "$(complete)"
+    text=$(head -n 1 "$work/answer")
+    expect 17c 'the completion has text' '[0-9]+ tokens' \
+        "$(jq -r 'select(.text | length > 0) | "\(.usage.completion_tokens) tokens"' <<<"$text")"
+    expect 18 'ss -ltnH: the one listener, and whose it is' '127.0.0.1:8080 .*systemd.*' \
+        "$(as_root ss -ltnpH | awk '{ print $4, $6 }' | paste -sd' ')"
+    expect 38 'no key, a wrong key' '401 401' \
+        "$(http /jobs) $(http -H 'Authorization: Bearer ais_wrong' /jobs)"
+}
+
+# The probe in a container with everything that the service's own container has.
+probe() { # UNIT ARGUMENTS...
+    local unit=$1 line
+    shift
+    line=$(as_user systemctl --user show --property=ExecStart --value "$unit" |
+        sed -e 's/.*argv\[\]=//' -e 's/ ; .*//' \
+            -e 's/ --name [^ ]*/ --name ai-semble-probe/' -e 's/ --cidfile=[^ ]*//' \
+            -e 's/ --cgroups=split//' -e 's/ --sdnotify=[^ ]*//' -e 's/ -d / /' -e 's/ --health-[^ ]* [^ ]*//g' \
+            -e 's| localhost/ai-semble-.*| localhost/ai-semble-sandbox-probe:current|')
+    # shellcheck disable=SC2086  # an argument list without blanks in it
+    as_user $line "$@" 2>"$work/probe-complaints" || true
+}
+
+answers() { jq -r '.results[] | "\(.name)=\(.observed)"' <<<"$1" | paste -sd' '; }
+
+check_attacks() {
+    local unit seen policy
+    as_user podman build --quiet --pull=never --network=none --target from-host \
+        --file /home/clinic/ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
+        --build-arg SERVICE_UID=10009 --build-arg VERSION=test --build-arg REVISION=test \
+        --tag localhost/ai-semble-sandbox-probe:current /home/clinic/release >/dev/null
+    for unit in "$llm_unit" ai-semble-orchestrator.service; do
+        policy=llm
+        [ "$unit" = "$llm_unit" ] || policy=orchestrator
+        # Stage 0: under the container's own rules only, none of the process's.
+        seen=$(answers "$(probe "$unit" --stage 0 try create=/x create=/etc/x create=/models/x create=/run/x)")
+        expect 11 "$policy: create files in / /etc /models /run" '(create=[^ ]*=(EROFS|ENOENT|EACCES) ?)+' "$seen"
+        seen=$(probe "$unit" --stage 0 --policy "$policy" try socket | jq -r '[.results[] | .observed] | unique | join(",")')
+        expect 13 "$policy: socket of other families than AF_UNIX" '(ok,)?EPERM(,ok)?|EPERM' "$seen"
+        seen=$(probe "$unit" --stage 0 --policy "$policy" try ptrace process_vm_readv pidfd_getfd kcmp |
+            jq -r '[.results[].observed] | unique | join(",")')
+        expect 19 "$policy: ptrace process_vm_readv pidfd_getfd kcmp" EPERM "$seen"
+        seen=$(probe "$unit" --stage 0 --policy "$policy" try bpf perf_event_open userfaultfd io_uring_setup keyctl add_key kexec_load init_module |
+            jq -r '[.results[].observed] | unique | join(",")')
+        expect 20 "$policy: bpf perf_event_open userfaultfd io_uring keyctl kexec module" EPERM "$seen"
+        seen=$(probe "$unit" --stage 0 --policy "$policy" try unshare setns mount fsopen open_tree pivot_root chroot |
+            jq -r '[.results[].observed] | unique | join(",")')
+        expect 21 "$policy: unshare setns mount fsopen open_tree pivot_root chroot" EPERM "$seen"
+        seen=$(probe "$unit" --stage 0 --policy "$policy" try clone3 | jq -r '[.results[].observed] | unique | join(",")')
+        expect 22 "$policy: clone3" ENOSYS "$seen"
+        # Stage 2: the process's own filters inside the container's; every rule both ways.
+        seen=$(probe "$unit" --stage 2 --policy "$policy" all |
+            jq -r '"\(.passed) of \(.results | length): \([.results[] | select(.passed | not) | .name] | join(" "))"')
+        expect '24,26' "$policy: every rule, allowed and refused, after lock-down" 'true of [0-9]{3}: ' "$seen"
+    done
+    seen=$(answers "$(probe "$llm_unit" --stage 0 try unix-connect=/run/ai-semble/llm.sock)")
+    expect 14 'llm: connect to the own socket' 'unix-connect=[^ ]*=ok' "$seen"
+    seen=$(answers "$(probe "$llm_unit" --stage 0 try unix-connect=/run/ai-semble/llm-$model/llm.sock)")
+    expect 15 "llm: connect to another instance's socket" 'unix-connect=[^ ]*=(ENOENT|EACCES)' "$seen"
+    seen=$(answers "$(probe "$llm_unit" --stage 0 try read=/run/secrets/keys.json list=/var/lib/ai-semble)")
+    expect 15b "llm: read the orchestrator's keys and jobs" '.*=(ENOENT|EACCES) .*=(ENOENT|EACCES)' "$seen"
+    seen=$(answers "$(probe "$llm_unit" --stage 0 try int80)")
+    expect 23 'llm: a 32-bit call' '.*(SIGSYS|SIGSEGV|killed|ended).*|' "$seen"
+}
+
+check_secrets() {
+    local key places pid
+    as_user cat /home/clinic/.local/share/ai-semble/client-key >"$work/key"
+    key=$(tr -d '\n' <"$work/key")
+    pid=$(pid_of ai-semble-orchestrator)
+    {
+        as_user podman inspect ai-semble-orchestrator "$llm"
+        as_root cat "/proc/$pid/environ" "/proc/$pid/cmdline" | tr '\0' '\n'
+        as_user podman history --no-trunc localhost/ai-semble-orchestrator:current
+        as_root journalctl --no-pager --output=cat
+    } >"$work/places"
+    places=$(grep -c -F -e "$key" -e "$(as_user jq -r '.. | .hash? // empty' /home/clinic/.local/share/ai-semble/keys.json | head -n 1)" "$work/places" || true)
+    expect 36 'the key and its hash in inspect, environ, cmdline, history, journal' '0 in [0-9]+ lines' \
+        "$places in $(wc -l <"$work/places") lines"
+    expect 37 'stat /run/secrets/keys.json (mode, uid in the pod)' '400 10001' \
+        "$(as_root stat -c %a "/proc/$pid/root/run/secrets/keys.json") $(as_root nsenter -t "$pid" -U -S 0 -G 0 stat -c %u "/proc/$pid/root/run/secrets/keys.json" 2>/dev/null || uid_inside "$pid" /run/secrets/keys.json)"
+    complete 'a prompt that only this test says: heliotrope-47' >/dev/null
+    expect 56 'prompts in the journal' 0 \
+        "$(as_root journalctl --no-pager --output=cat | grep -c heliotrope-47 || true)"
+}
+
+# The owner of a file of a container, in the container's own numbers.
+uid_inside() { # PID PATH
+    local outside
+    outside=$(as_root stat -c %u "/proc/$1/root$2")
+    as_root awk -v id="$outside" '$2 <= id && id < $2 + $3 { print $1 + id - $2 }' "/proc/$1/uid_map"
+}
+
+check_images() {
+    local service files first second
+    for service in orchestrator llm; do
+        expect 39a "$service image: user, entry point" '1000[12]:10000 \[/ai-semble-service\]' \
+            "$(as_user podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}}' "localhost/ai-semble-$service:current")"
+        files=$(as_user bash -c "podman image save --format oci-dir --quiet -o /tmp/$service localhost/ai-semble-$service:current >/dev/null 2>&1
+            for blob in /tmp/$service/blobs/sha256/*; do tar -tvf \$blob 2>/dev/null; done; rm -rf /tmp/$service" | awk '{ print $1, $6 }')
+        expect 39b "$service image: all files in it" '-r-xr-xr-x ai-semble-service' "$files"
+    done
+    first=$(as_user podman image inspect --format '{{.Digest}}' localhost/ai-semble-llm:current)
+    as_user /home/clinic/ai-semble/scripts/build-images.sh /home/clinic/release llm >/dev/null
+    second=$(as_user podman image inspect --format '{{.Digest}}' localhost/ai-semble-llm:current)
+    expect 53 'build an image twice: one digest' same "$([ "$first" = "$second" ] && echo same || echo "$first $second")"
+}
+
+check_crashes() {
+    local before restarted status ready
+    before=$(pid_of ai-semble-orchestrator)
+    as_root kill -KILL "$(pid_of "$llm")"
+    status=$(http /ready)
+    ready=$(until_ok 120 test_ready)
+    restarted=$(as_user systemctl --user show --property=NRestarts --value "$llm_unit")
+    expect 34a 'kill -9 of llm: /ready at once, then' '503, [0-9]+ tenths of a second' "$status, $ready"
+    expect 34b 'the unit restarted; the orchestrator is the same process' '1 same' \
+        "$restarted $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other)"
+    expect 34c 'a completion afterwards' 200 "$(complete)"
+    as_root kill -KILL "$before"
+    ready=$(until_ok 120 test_ready)
+    expect 34d 'kill -9 of the orchestrator: served again after' '[0-9]+ tenths of a second' "$ready"
+    expect 34e 'a completion afterwards' 200 "$(complete)"
+    as_root systemctl restart user@1000.service
+    ready=$(until_ok 180 test_ready)
+    expect 34f "the account's systemd started anew, as by a reboot: served again after" '[0-9]+ tenths of a second' "$ready"
+    expect 34g 'a completion afterwards' 200 "$(complete)"
+}
+
+test_ready() { [ "$(http /ready)" = 200 ]; }
+
+check_repetition() {
+    local began
+    began=$(as_user podman inspect --format '{{.State.StartedAt}}' "${members[@]}" | paste -sd' ')
+    setup >"$work/again" 2>&1 || true
+    expect 49b 'setup.sh a second time' '0 changes made' "$(grep 'changes made' "$work/again" || tail -n 3 "$work/again")"
+    expect 49c 'the containers go on' same \
+        "$([ "$began" = "$(as_user podman inspect --format '{{.State.StartedAt}}' "${members[@]}" | paste -sd' ')" ] && echo same || echo others)"
+}
+
+check_removal() {
+    as_user podman image rm --force localhost/ai-semble-sandbox-probe:current >/dev/null 2>&1 || true
+    expect 49d 'setup.sh --uninstall' 0 "$(code_of setup --uninstall)"
+    cat "$work/out"
+    expect 49e 'files left' 0 \
+        "$(as_user find /home/clinic /run/user/1000 -path /home/clinic/ai-semble -prune -o -path /home/clinic/release -prune -o -name '*ai*semble*' -print | tee "$work/left" | wc -l)"
+    cat "$work/left"
+    expect 49f 'containers, pods, volumes, secrets, ai-semble images left' '0 0 0 0 0' \
+        "$(for what in 'ps -aq' 'pod ls -q' 'volume ls -q' 'secret ls -q'; do
+            # shellcheck disable=SC2086
+            as_user podman $what | wc -l
+        done | paste -sd' ') $(as_user podman images --format '{{.Repository}}' | grep -c ai-semble || true)"
+    expect 49g 'units left' 0 "$(as_user systemctl --user list-units --all --plain --no-legend 'ai-semble*' | wc -l)"
+}
