@@ -24,8 +24,8 @@ use crate::trace::Trace;
 
 /// Shortest time between two recorded token events of a job.
 const TOKENS_EVENT_INTERVAL: Duration = Duration::from_millis(100);
-/// The scheduler is who says that a job has expired; the call to the service ends a little later, should
-/// nobody have ended it by then.
+/// The scheduler is who says that a job has expired; the call to the service ends a little later,
+/// should nobody have ended it by then.
 const EXPIRY_SLACK: Duration = Duration::from_secs(5);
 /// Tokens that may wait to be recorded.
 const TOKENS_WAITING_MAX: usize = 4_096;
@@ -65,7 +65,8 @@ impl DispatchExecutor {
 
     fn call(&self, job: &ClaimedJob) -> Result<Call, JobFailure> {
         let request: CompletionRequest = serde_json::from_slice(&job.payload).map_err(|error| {
-            tracing::error!(job.id = %job.id, error.line = error.line(), "a stored job is malformed");
+            let line = error.line();
+            tracing::error!(job.id = %job.id, error.line = line, "a stored job is malformed");
             JobFailure::new(ErrorCode::Internal, "the stored job cannot be read")
         })?;
         let mut generate = request.to_generate()?;

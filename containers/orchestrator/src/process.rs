@@ -1,5 +1,5 @@
-//! The life of the process: what is opened before the sandbox, how the parts are put together, how it
-//! serves and how it ends.
+//! The life of the process: what is opened before the sandbox, how the parts are put together, how
+//! it serves and how it ends.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -109,8 +109,8 @@ pub struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Puts the parts together and starts what runs in the background: the looks at the services, the
-    /// scheduler. To be called within a runtime.
+    /// Puts the parts together and starts what runs in the background: the looks at the services,
+    /// the scheduler. To be called within a runtime.
     #[must_use]
     pub fn start(config: &Config, keyring: Keyring, jobs: Jobs, figures: ProcessFigures) -> Self {
         let metrics = Metrics::new();

@@ -1,5 +1,5 @@
-//! W3C trace context: the header `traceparent` in and out, so that a request can be followed from the
-//! client through the orchestrator and the job to the service.
+//! W3C trace context: the header `traceparent` in and out, so that a request can be followed from
+//! the client through the orchestrator and the job to the service.
 
 use std::fmt;
 
@@ -17,8 +17,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A new span: of the trace that `header` names, or of a new trace when there is no header or it
-    /// is malformed (as the recommendation asks).
+    /// A new span: of the trace that `header` names, or of a new trace when there is no header or
+    /// it is malformed (as the recommendation asks).
     #[must_use]
     pub fn continuing(header: Option<&str>) -> Self {
         let parent = header.and_then(parse);

@@ -66,8 +66,8 @@ impl App {
     /// The caller who presents this key.
     ///
     /// # Errors
-    /// `unauthenticated` for no key or one that opens nothing; `unavailable` when the key file cannot
-    /// be used.
+    /// `unauthenticated` for no key or one that opens nothing; `unavailable` when the key file
+    /// cannot be used.
     pub fn authenticate(&self, key: Option<&str>) -> Result<Caller, ApiError> {
         let refused = |why: &str, message: &str| {
             tracing::warn!(audit = true, reason = why, "refused: no live key");

@@ -35,8 +35,8 @@ pub enum Ended {
 }
 
 impl App {
-    /// Takes a completion in as a job. `now` says that somebody waits for it: then a service must be
-    /// ready; without, the job may wait for one.
+    /// Takes a completion in as a job. `now` says that somebody waits for it: then a service must
+    /// be ready; without, the job may wait for one.
     ///
     /// # Errors
     /// What is wrong with the request; `not_found` for an unknown model; `unavailable` and

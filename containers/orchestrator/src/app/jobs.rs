@@ -88,8 +88,8 @@ impl App {
         self.ended(view).await
     }
 
-    /// The events of the caller's job numbered above `after_seq`: those there are, then each new one;
-    /// ends after that of the final state, or when the orchestrator stops.
+    /// The events of the caller's job numbered above `after_seq`: those there are, then each new
+    /// one; ends after that of the final state, or when the orchestrator stops.
     ///
     /// # Errors
     /// `not_found`; the store's. The stream's own error ends it.

@@ -63,7 +63,8 @@ impl Keyring {
         Ok(Self { file, loaded: Mutex::new(Loaded { stamp, keys }) })
     }
 
-    /// The live record of the key, if there is one. Looks whether the file has changed: a microsecond.
+    /// The live record of the key, if there is one. Looks whether the file has changed: a
+    /// microsecond.
     ///
     /// # Errors
     /// When the file has changed and is no longer usable: then nobody is let in.

@@ -104,8 +104,8 @@ impl App {
         all
     }
 
-    /// The metrics page. It calls no service, and does without the job counts when the store does not
-    /// give them at once.
+    /// The metrics page. It calls no service, and does without the job counts when the store does
+    /// not give them at once.
     pub async fn metrics_page(&self) -> String {
         let depth = tokio::time::timeout(DEPTH_WAIT, self.jobs.depth()).await;
         let samples = Samples {

@@ -1,5 +1,5 @@
-//! One generation under way: its events, its deadline, its meter. Dropping it cancels the generation
-//! in the service.
+//! One generation under way: its events, its deadline, its meter. Dropping it cancels the
+//! generation in the service.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ impl Generation {
         Self { stream, meter, deadline, finished, permit }
     }
 
-    /// The next event: Started, then a Token for each token, then Finished (with `stop` or `length`),
-    /// after which nothing comes. Cancel-safe.
+    /// The next event: Started, then a Token for each token, then Finished (with `stop` or
+    /// `length`), after which nothing comes. Cancel-safe.
     ///
     /// # Errors
     /// `timeout` past the deadline, `unavailable` when the service goes away or stops, or what the

@@ -141,11 +141,16 @@ impl Instance {
             let pause = if seen { LOOK_READY } else { LOOK_NOT_READY };
             tokio::select! {
                 () = stop.cancelled() => return,
-                // Not faster than this: the service may take some time to come back.
-                () = async { self.look_now.notified().await; tokio::time::sleep(LOOK_NOT_READY).await } => {}
+                () = self.asked_to_look() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Resolves shortly after a call found it gone: it may take some time to come back.
+    async fn asked_to_look(&self) {
+        self.look_now.notified().await;
+        tokio::time::sleep(LOOK_NOT_READY).await;
     }
 
     /// Health, description, figures. Gives whether it is ready.

@@ -154,8 +154,8 @@ impl Dispatch {
     /// The language model of that name, or the first one, if it takes work.
     ///
     /// # Errors
-    /// `not_found`, naming the models there are; `unavailable` when it, or whoever may host it, does
-    /// not take work.
+    /// `not_found`, naming the models there are; `unavailable` when it, or whoever may host it,
+    /// does not take work.
     pub fn resolve(&self, name: Option<&str>) -> Result<v1::ModelInfo, ApiError> {
         let mut models = self.models();
         let wanted = |model: &Model| name.is_none_or(|name| model.info.name == name);
@@ -174,8 +174,8 @@ impl Dispatch {
         }
     }
 
-    /// When `count` more generations will have ended, as the last minute went: milliseconds, at most
-    /// a minute.
+    /// When `count` more generations will have ended, as the last minute went: milliseconds, at
+    /// most a minute.
     #[must_use]
     pub fn retry_after_ms(&self, count: u64) -> u64 {
         self.finished.ms_until(count, Instant::now())
@@ -185,8 +185,8 @@ impl Dispatch {
     /// another is tried.
     ///
     /// # Errors
-    /// `unavailable` when no instance takes work, `overloaded` when all are full, `timeout`, or what
-    /// the service says.
+    /// `unavailable` when no instance takes work, `overloaded` when all are full, `timeout`, or
+    /// what the service says.
     pub async fn generate(&self, mut call: Call) -> Result<Generation, ApiError> {
         let name = Some(call.request.model.as_str()).filter(|name| !name.is_empty());
         call.request.model = self.resolve(name)?.name;

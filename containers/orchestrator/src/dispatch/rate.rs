@@ -31,8 +31,8 @@ impl Rate {
         ends.push_back(now);
     }
 
-    /// When `count` more pieces will have ended, at the rate of the last minute: milliseconds, 1 s to
-    /// 60 s.
+    /// When `count` more pieces will have ended, at the rate of the last minute: milliseconds, 1 s
+    /// to 60 s.
     pub(super) fn ms_until(&self, count: u64, now: Instant) -> u64 {
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = || ends.iter().filter(|end| now.saturating_duration_since(**end) < WINDOW);

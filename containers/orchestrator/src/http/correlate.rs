@@ -1,5 +1,5 @@
-//! What every request gets, whatever it asks: an id, a trace, a log line, its counters, an error body
-//! in the right shape, and an answer even when a handler panics.
+//! What every request gets, whatever it asks: an id, a trace, a log line, its counters, an error
+//! body in the right shape, and an answer even when a handler panics.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

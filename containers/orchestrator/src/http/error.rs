@@ -1,5 +1,5 @@
-//! The only place that maps an error code to an HTTP status, and writes errors: RFC 9457 problems, and
-//! OpenAI's shape under `/v1`.
+//! The only place that maps an error code to an HTTP status, and writes errors: RFC 9457 problems,
+//! and OpenAI's shape under `/v1`.
 
 use aisemble_protocol::{ApiError, ErrorCode, JobId};
 use axum::body::Body;

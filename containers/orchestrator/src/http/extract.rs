@@ -1,5 +1,5 @@
-//! Extractors: JSON bodies within their limits and in time, job ids, queries, and how the caller wants
-//! the answer. Each refusal says what is wrong and what is allowed.
+//! Extractors: JSON bodies within their limits and in time, job ids, queries, and how the caller
+//! wants the answer. Each refusal says what is wrong and what is allowed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -71,7 +71,8 @@ fn update_event(update: Update, place: &Place) -> Event {
     }
 }
 
-/// An event of that name with JSON data. JSON has no line breaks of its own, so it can always be sent.
+/// An event of that name with JSON data. JSON has no line breaks of its own, so it can always be
+/// sent.
 fn named(name: &str, data: &impl serde::Serialize) -> Event {
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
     Event::default().event(&name).json_data(data).unwrap_or_else(|_| Event::default().event(name))

@@ -10,9 +10,10 @@ pub fn markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          `GET /metrics` (scope `metrics`) gives the Prometheus text format. One scrape covers the\n\
-         orchestrator and, from figures that it collects every two seconds in the background, every\n\
-         service: a scrape never calls a service and never waits for one.\n\n\
-         This file is made from `containers/orchestrator/src/metrics/families.rs`; a test compares it.\n\
+         orchestrator and, from figures that it collects every two seconds in the background,\n\
+         every service: a scrape never calls a service and never waits for one.\n\n\
+         This file is made from `containers/orchestrator/src/metrics/families.rs`; a test\n\
+         compares it.\n\
          `AISEMBLE_UPDATE=1 cargo test -p aisemble-orchestrator` writes it anew.\n\n\
          | metric | type | labels | what it says |\n|---|---|---|---|\n",
     );

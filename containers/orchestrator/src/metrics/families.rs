@@ -1,5 +1,5 @@
-//! Every metric by name: its type, labels, buckets and what it says. `docs/metrics.md` and the metrics
-//! themselves are made from this one table.
+//! Every metric by name: its type, labels, buckets and what it says. `docs/metrics.md` and the
+//! metrics themselves are made from this one table.
 //!
 //! It must not know where the numbers come from.
 
@@ -134,7 +134,7 @@ families! {
     HTTP_REQUESTS = counter("aisemble_http_requests_total", &["method", "route", "status"],
         "Requests answered.");
     HTTP_DURATION = histogram("aisemble_http_request_duration_seconds", &["method", "route"],
-        &REQUEST_S, "From a request's head until its answer's head; a stream's body is not counted.");
+        &REQUEST_S, "From a request's head until its answer's; a stream's body is not counted.");
     HTTP_IN_FLIGHT = gauge("aisemble_http_requests_in_flight", &[],
         "Requests whose answer has not begun.");
     HTTP_CONNECTIONS = gauge("aisemble_http_connections", &[], "Open connections.");
@@ -149,8 +149,8 @@ families! {
     QUEUE_OLDEST = gauge("aisemble_queue_oldest_seconds", &["capability"],
         "How long the oldest queued job has been ready to run.");
     JOB_EVENTS = counter("aisemble_job_events_total", &["event"],
-        "What happened to jobs: submitted, replayed, claimed, succeeded, failed, cancelled, expired, \
-         retried, interrupted, rescued, stale, emitted, purged.");
+        "What happened to jobs: submitted, replayed, claimed, succeeded, failed, cancelled, \
+         expired, retried, interrupted, rescued, stale, emitted, purged.");
     STORE_COMMIT = histogram("aisemble_store_commit_seconds", &[], &[],
         "From the start of a transaction until it was durable.");
     STORE_BATCH = histogram("aisemble_store_batch_operations", &[], &[],

@@ -25,8 +25,8 @@ impl Page {
         self.text
     }
 
-    /// A family and its samples: label values in the family's order, and the number. A family without
-    /// samples is left out.
+    /// A family and its samples: label values in the family's order, and the number. A family
+    /// without samples is left out.
     pub(crate) fn family<'a, L>(
         &mut self,
         family: &Family,

@@ -1,4 +1,5 @@
-//! Documents that are made from the code say what the code says. `AISEMBLE_UPDATE=1` writes them anew.
+//! Documents that are made from the code say what the code says. `AISEMBLE_UPDATE=1` writes them
+//! anew.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The orchestrator served on a real loopback listener, with a real gRPC peer on a Unix socket in the
-//! place of a model service: its text generator is a simple one, its transport is not.
+//! The orchestrator served on a real loopback listener, with a real gRPC peer on a Unix socket in
+//! the place of a model service: its text generator is a simple one, its transport is not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

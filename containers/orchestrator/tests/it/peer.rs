@@ -1,5 +1,5 @@
-//! A service in this process: the gRPC side of an llm, with a generator whose next token is a function
-//! of prompt, seed and position. What a prompt says decides how it behaves:
+//! A service in this process: the gRPC side of an llm, with a generator whose next token is a
+//! function of prompt, seed and position. What a prompt says decides how it behaves:
 //! `hold` waits for leave before each token, `die` breaks the first attempt off after two tokens.
 
 use std::path::Path;

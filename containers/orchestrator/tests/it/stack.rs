@@ -1,4 +1,5 @@
-//! The orchestrator's parts put together as the binary does, on a free port, with a home of its own.
+//! The orchestrator's parts put together as the binary does, on a free port, with a home of its
+//! own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,8 +1,9 @@
 //! Parameters of OpenAI's requests: which are taken, which do no harm, which are refused by name.
 //!
-//! The policy: a parameter that changes nothing here is accepted in silence, because official clients
-//! and frameworks send it unasked; one that would change the answer and is not done is refused with its
-//! name; one that nobody knows is refused as OpenAI refuses it. `null` is the same as absent.
+//! The policy: a parameter that changes nothing here is accepted in silence, because official
+//! clients and frameworks send it unasked; one that would change the answer and is not done is
+//! refused with its name; one that nobody knows is refused as OpenAI refuses it. `null` is the same
+//! as absent.
 
 use std::collections::BTreeMap;
 

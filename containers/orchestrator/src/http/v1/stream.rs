@@ -44,8 +44,8 @@ enum Step {
     Failed(ApiError),
 }
 
-/// Begins all generations of the plan; the stream begins once each has been started, so that a refusal
-/// still has a status of its own.
+/// Begins all generations of the plan; the stream begins once each has been started, so that a
+/// refusal still has a status of its own.
 ///
 /// # Errors
 /// As the services say.
