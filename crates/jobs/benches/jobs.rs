@@ -1,5 +1,5 @@
-//! Speed of durable jobs on this machine: accepting, burning down a backlog, and picking jobs up at a
-//! steady rate. `--kills N` runs the crash test N times instead.
+//! Speed of durable jobs on this machine: accepting, burning down a backlog, and picking jobs up at
+//! a steady rate. `--kills N` runs the crash test N times instead.
 //!
 //! `cargo bench -p aisemble-jobs -- [--jobs 50000] [--rate 1000] [--seconds 10] [--kills 1000]`
 

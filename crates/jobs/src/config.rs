@@ -1,5 +1,5 @@
-//! What an operator may set: where the store lies, what it keeps and for how long, how the scheduler
-//! runs. Every field has a default; `validate` names the field that is wrong.
+//! What an operator may set: where the store lies, what it keeps and for how long, how the
+//! scheduler runs. Every field has a default; `validate` names the field that is wrong.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The two errors of the crate: what the store itself suffers, and what an operation on jobs answers.
-//! Messages are public text; causes stay in `source`.
+//! The two errors of the crate: what the store itself suffers, and what an operation on jobs
+//! answers. Messages are public text; causes stay in `source`.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What the scheduler asks of those who do the work, and what it gives them. It knows nothing of how
-//! the work is done.
+//! What the scheduler asks of those who do the work, and what it gives them. It knows nothing of
+//! how the work is done.
 
 use std::fmt;
 use std::future::Future;

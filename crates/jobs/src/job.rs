@@ -1,4 +1,5 @@
-//! Jobs as the store takes and gives them. A payload is bytes: what it means is the executor's affair.
+//! Jobs as the store takes and gives them. A payload is bytes: what it means is the executor's
+//! affair.
 
 use aisemble_protocol::job::{JobView, Priority};
 use aisemble_protocol::limits::{

@@ -1,5 +1,5 @@
-//! Durable jobs: a pure state machine, a store behind a trait (SQLite here), a scheduler that claims
-//! under leases, and numbered events per job.
+//! Durable jobs: a pure state machine, a store behind a trait (SQLite here), a scheduler that
+//! claims under leases, and numbered events per job.
 //!
 //! It must not know HTTP, gRPC, or what a job's payload means: payloads and results are bytes.
 

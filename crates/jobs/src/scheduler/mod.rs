@@ -28,8 +28,8 @@ use crate::store::Settlement;
 /// How long a drain tries to record what is left when the store refuses.
 const LAST_SETTLE_MAX: Duration = Duration::from_secs(5);
 
-/// A running scheduler. Dropping it without [`Scheduler::drain`] stops it at once; its jobs then wait
-/// for their leases to run out, or for the store to be opened again.
+/// A running scheduler. Dropping it without [`Scheduler::drain`] stops it at once; its jobs then
+/// wait for their leases to run out, or for the store to be opened again.
 pub struct Scheduler {
     shared: Arc<Shared>,
     settlements: Option<mpsc::Sender<Settlement>>,

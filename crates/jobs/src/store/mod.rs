@@ -1,7 +1,8 @@
 //! What a store of jobs does: coarse operations, each atomic and durable when it has answered. Time
 //! and randomness come from outside, so that two stores given the same operations say the same.
 //!
-//! A store knows the state machine; it must not know who runs jobs, or wake anybody but its observer.
+//! A store knows the state machine; it must not know who runs jobs, or wake anybody but its
+//! observer.
 
 pub mod memory;
 mod record;
@@ -23,8 +24,8 @@ use crate::job::{Depth, Job, JobFilter, NewJob, Submitted};
 use crate::limits;
 use crate::metrics::StoreMetrics;
 
-/// The answer of an operation. The operation is done or not done as a whole; dropping the future does
-/// not undo it.
+/// The answer of an operation. The operation is done or not done as a whole; dropping the future
+/// does not undo it.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobsError>> + Send + 'a>>;
 
 /// A store of jobs. All times are milliseconds since 1970; `now_ms` never goes back.
@@ -212,8 +213,8 @@ pub enum Outcome {
     Failed {
         /// Which.
         error: JobError,
-        /// When the next attempt may start, if the error allows one; the job fails when its attempts
-        /// are used up.
+        /// When the next attempt may start, if the error allows one; the job fails when its
+        /// attempts are used up.
         retry_at_ms: Option<u64>,
     },
     /// Stopped through no fault of the job: back into the queue, the attempt does not count.

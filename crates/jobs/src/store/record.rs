@@ -1,5 +1,6 @@
-//! One job as a store keeps it, and what each happening does to it. Both stores use it, so that they
-//! differ in how they keep and find jobs but not in what a job is. It must not know where it is kept.
+//! One job as a store keeps it, and what each happening does to it. Both stores use it, so that
+//! they differ in how they keep and find jobs but not in what a job is. It must not know where it
+//! is kept.
 
 use aisemble_protocol::job::{JobError, JobView, Priority};
 use aisemble_protocol::{ErrorCode, JobId, JobState};

@@ -1,8 +1,8 @@
 //! Which queued jobs go first: the highest priority class after ageing, then the owner with the
 //! fewest running jobs, then who waited longest. It must not know where the jobs are kept.
 //!
-//! Jobs are looked at in lanes, one for each owner and priority, each in the order of waiting. Within
-//! a lane nothing can overtake its head, so comparing heads is enough.
+//! Jobs are looked at in lanes, one for each owner and priority, each in the order of waiting.
+//! Within a lane nothing can overtake its head, so comparing heads is enough.
 
 use std::collections::VecDeque;
 
@@ -26,8 +26,8 @@ pub(crate) fn class(priority: u64, waited_ms: u64, ageing_step_ms: u64) -> u64 {
     priority.saturating_sub(waited_ms / ageing_step_ms)
 }
 
-/// Picks up to `jobs_max` jobs. `loads` counts the running jobs of each owner and is raised by what is
-/// picked; `fetch` gives the next jobs of a lane after the last that it gave.
+/// Picks up to `jobs_max` jobs. `loads` counts the running jobs of each owner and is raised by what
+/// is picked; `fetch` gives the next jobs of a lane after the last that it gave.
 ///
 /// # Errors
 /// Those of `fetch`.

@@ -1,10 +1,10 @@
 //! A process that accepts and runs jobs, and a driver that kills it again and again. The bench uses
 //! both too.
 //!
-//! The worker reads `KEY NEED|-` lines and writes what it knows, one line at a time: `ready`;
-//! `ack KEY ID` after `submit` returned; `run ID LEASE` when an attempt begins; `end ID STATE` after
-//! it has read a final state. What it wrote before it was killed is still in the pipe, so the order
-//! of the lines is the order in which things happened.
+//! The worker reads `KEY NEED|-` lines and writes what it knows, one line at a time: `ready`; `ack
+//! KEY ID` after `submit` returned; `run ID LEASE` when an attempt begins; `end ID STATE` after it
+//! has read a final state. What it wrote before it was killed is still in the pipe, so the order of
+//! the lines is the order in which things happened.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Write as _};

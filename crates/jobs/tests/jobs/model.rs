@@ -1,6 +1,6 @@
 //! Random operations on the SQLite store and on the model: every answer and every state must be the
-//! same after each step. A crash opens a copy of the files as they lie, which is what a process that
-//! is killed leaves.
+//! same after each step. A crash opens a copy of the files as they lie, which is what a process
+//! that is killed leaves.
 
 use std::fs;
 use std::path::Path;

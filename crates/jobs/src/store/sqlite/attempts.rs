@@ -12,8 +12,8 @@ use crate::store::record::Step;
 use crate::store::selection::{self, Lane};
 use crate::store::{Beat, Claim, Emission, Held, Outcome, Settled, Settlement, Want};
 
-/// Lanes that one claim looks at; with more owners than that, those that come first by name go first
-/// until they have nothing left.
+/// Lanes that one claim looks at; with more owners than that, those that come first by name go
+/// first until they have nothing left.
 const LANES_MAX: usize = 1_024;
 
 impl Writing<'_> {

@@ -1,4 +1,5 @@
-//! Opening the database: directory and file modes, the lock, the check, the settings of a connection.
+//! Opening the database: directory and file modes, the lock, the check, the settings of a
+//! connection.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;

@@ -122,7 +122,8 @@ pub(super) fn events(
 ) -> Result<EventsPage, JobsError> {
     let (n, record) = rows::find(connection, id)?.ok_or(JobsError::NotFound { id })?;
     let mut statement = connection.prepare_cached(
-        "SELECT seq, at_ms, kind, data FROM events WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        "SELECT seq, at_ms, kind, data FROM events \
+         WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
     )?;
     let limit = limits::EVENTS_PAGE_MAX as i64;
     let mut rows = statement.query(params![n, int(after_seq), limit])?;

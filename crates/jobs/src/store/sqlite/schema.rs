@@ -1,7 +1,7 @@
 //! The tables, and how a database of an older version becomes one of this version.
 //!
-//! `jobs` holds what changes; payloads lie in `bodies` so that no change of state copies them. Times
-//! are milliseconds since 1970, states and priorities the numbers of `rows`.
+//! `jobs` holds what changes; payloads lie in `bodies` so that no change of state copies them.
+//! Times are milliseconds since 1970, states and priorities the numbers of `rows`.
 
 use rusqlite::Connection;
 

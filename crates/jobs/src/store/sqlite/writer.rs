@@ -1,6 +1,6 @@
-//! The one thread that writes, with group commit: what was queued while a transaction became durable
-//! shares the next one. A caller is answered after its commit; an operation that fails is rolled back
-//! alone. It must not know what the operations do.
+//! The one thread that writes, with group commit: what was queued while a transaction became
+//! durable shares the next one. A caller is answered after its commit; an operation that fails is
+//! rolled back alone. It must not know what the operations do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -23,8 +23,8 @@ pub(super) struct Writing<'c> {
     pub(super) tally: Tally,
 }
 
-/// A queued operation. It may be run more than once: when a shared transaction fails as a whole, each
-/// is tried again alone.
+/// A queued operation. It may be run more than once: when a shared transaction fails as a whole,
+/// each is tried again alone.
 trait Operation: Send {
     fn run(&mut self, writing: &mut Writing<'_>) -> Outcome;
     /// Records that the operation did not happen, though `run` may have gone well.
