@@ -278,20 +278,20 @@ instances() {
 }
 
 install_keys() {
-    if [ ! -e "$home/keys.json" ] || [ ! -e "$home/client-key" ]; then
+    if [ ! -e "$home/keys/keys.json" ] || [ ! -e "$home/client-key" ]; then
         change "make a first API key in $home/client-key" aisemble keys create \
             --name 'made by setup.sh' --scope llm --scope jobs --scope metrics \
             --output "$home/client-key"
     fi
-    if [ "$dry_run" = 1 ] && [ ! -e "$home/keys.json" ]; then
+    if [ "$dry_run" = 1 ] && [ ! -e "$home/keys/keys.json" ]; then
         say 'would: make the podman secret ai-semble-keys of it'
         return
     fi
     # The secret holds hashes of keys, not keys.
     if [ "$(podman secret inspect --showsecret --format '{{.SecretData}}' ai-semble-keys 2>/dev/null)" \
-        != "$(cat "$home/keys.json")" ]; then
+        != "$(cat "$home/keys/keys.json")" ]; then
         change 'make the podman secret ai-semble-keys' \
-            podman secret create --replace ai-semble-keys "$home/keys.json" >&2
+            podman secret create --replace ai-semble-keys "$home/keys/keys.json" >&2
     fi
 }
 

@@ -220,7 +220,7 @@ check_secrets() {
         as_user podman history --no-trunc localhost/ai-semble-orchestrator:current
         as_root journalctl --no-pager --output=cat
     } >"$work/places"
-    places=$(grep -c -F -e "$key" -e "$(as_user jq -r '.. | .hash? // empty' /home/clinic/.local/share/ai-semble/keys.json | head -n 1)" "$work/places" || true)
+    places=$(grep -c -F -e "$key" -e "$(as_user jq -r '.. | .hash? // empty' /home/clinic/.local/share/ai-semble/keys/keys.json | head -n 1)" "$work/places" || true)
     expect 36 'the key and its hash in inspect, environ, cmdline, history, journal' '0 in [0-9]+ lines' \
         "$places in $(wc -l <"$work/places") lines"
     expect 37 'stat /run/secrets/keys.json (mode, uid in the pod)' '400 10001' \

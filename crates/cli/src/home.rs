@@ -63,10 +63,10 @@ impl Home {
         self.root.join("data")
     }
 
-    /// Hashes of the API keys.
+    /// Hashes of the API keys, alone in their directory: the orchestrator may read all of it.
     #[must_use]
     pub fn keys(&self) -> PathBuf {
-        self.root.join("keys.json")
+        self.root.join("keys/keys.json")
     }
 
     /// The key that this command uses itself.
@@ -108,6 +108,7 @@ impl Home {
             self.root.clone(),
             self.models(),
             self.data(),
+            self.root.join("keys"),
             self.run(),
             self.root.join("run/llm"),
             self.root.join("logs"),
