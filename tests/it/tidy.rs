@@ -37,7 +37,8 @@ fn every_rust_file_is_of_a_readable_size_and_says_what_it_owns() {
             faults.push(format!("{}: must open with `//!`: what it owns", show(&path)));
         }
         for (number, line) in text.lines().enumerate() {
-            if line.chars().count() > LINE_CHARS_MAX && !line.contains("http") {
+            // The formatter does not break a string, and neither need we.
+            if line.chars().count() > LINE_CHARS_MAX && !line.contains('"') {
                 faults.push(format!("{}:{}: over 100 columns", show(&path), number + 1));
             }
         }

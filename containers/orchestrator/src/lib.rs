@@ -1,7 +1,7 @@
 //! The orchestrator: takes jobs over HTTP, keeps them, and has the services do them.
 //!
-//! `http` knows axum and nothing of the store; `app` decides and knows no axum; `dispatch` alone knows
-//! the services. What happens inside a model is none of its business.
+//! `http` knows axum and nothing of the store; `app` decides and knows no axum; `dispatch` alone
+//! knows the services. What happens inside a model is none of its business.
 
 pub mod app;
 pub mod config;

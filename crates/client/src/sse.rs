@@ -1,5 +1,5 @@
-//! An incremental reader of server-sent events (WHATWG HTML, section 9.2). Bytes in, in pieces of any
-//! size; events out. It knows neither HTTP nor what the events mean.
+//! An incremental reader of server-sent events (WHATWG HTML, section 9.2). Bytes in, in pieces of
+//! any size; events out. It knows neither HTTP nor what the events mean.
 
 /// One event, its field names and data joined as the specification says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -31,8 +31,8 @@ pub struct Started<C> {
 ///
 /// # Errors
 /// The code to end with: 0 after `--help`, `--version`, `--print-config`, `--check`, and `--health`
-/// when the service serves; 64 for unknown flags; 78 for a wrong configuration; 1 when the kernel refuses something. What is wrong has been
-/// said.
+/// when the service serves; 64 for unknown flags; 78 for a wrong configuration; 1 when the kernel
+/// refuses something. What is wrong has been said.
 pub fn start<C: ServiceConfig>(
     name: &'static str,
     version: &'static str,

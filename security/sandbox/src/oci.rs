@@ -3,8 +3,8 @@
 //! service may do, plus what its start needs (`security/seccomp/start.json`), is allowed; what
 //! `confine` refuses comes back as EPERM; all else does not exist (ENOSYS).
 //!
-//! Only a test writes and compares the files: `AISEMBLE_UPDATE=1 cargo test -p aisemble-sandbox oci`.
-//! It must not know any container runtime.
+//! Only a test writes and compares the files: `AISEMBLE_UPDATE=1 cargo test -p aisemble-sandbox
+//! oci`. It must not know any container runtime.
 
 mod evaluate;
 mod tests;

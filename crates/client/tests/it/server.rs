@@ -1,5 +1,5 @@
-//! A listener that answers each request with the next part of a script, byte for byte, and remembers
-//! what was asked.
+//! A listener that answers each request with the next part of a script, byte for byte, and
+//! remembers what was asked.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,6 @@
 //! The profiles in the tree are what the policies say; the second step inside the process never
-//! allows what the profile refuses; and nothing that `confine` refuses is allowed but for the start.
+//! allows what the profile refuses; and nothing that `confine` refuses is allowed but for the
+//! start.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
