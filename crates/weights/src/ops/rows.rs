@@ -76,12 +76,40 @@ impl CustomOp2 for SiluMul {
     }
 }
 
-/// `x + y` (the residual stream); candle's own addition, here so that a decoder names one module.
+/// `x + y` (the residual stream). Both have one shape, which is the result's.
 ///
 /// # Errors
-/// When the shapes differ.
+/// When the shapes differ or, on the CPU, a tensor is not f32.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    x.add(y)
+    if x.device().is_cpu() {
+        // candle's own addition would start a second pool of threads, which spins between its calls.
+        x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Add)
+    } else {
+        x.add(y)
+    }
+}
+
+struct Add;
+
+impl CustomOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        if x_layout.dims() != y_layout.dims() {
+            bail!("add: shapes {:?} and {:?}", x_layout.dims(), y_layout.dims());
+        }
+        let mut out = contiguous(x, x_layout)?.to_vec();
+        Cpu::best().add_assign(&mut out, contiguous(y, y_layout)?);
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
 }
 
 /// Turns the heads of `x`, `[rows, heads, head_dim]`, by their positions, `[rows]`. The result has
