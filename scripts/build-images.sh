@@ -33,7 +33,7 @@ fi
 for service in "${services[@]}"; do
     uid=$(uid_of "$service")
     image=localhost/ai-semble-$service
-    podman build --quiet --pull=never --network=none --format oci --no-cache \
+    podman build --quiet --pull=never --network=none --format oci --layers=false \
         --file "$root/containers/Containerfile" --target from-host \
         --build-arg "SERVICE=$service" --build-arg "SERVICE_UID=$uid" \
         --build-arg "VERSION=$VERSION" --build-arg "REVISION=$REVISION" \

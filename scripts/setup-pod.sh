@@ -287,6 +287,8 @@ install_keys() {
         say 'would: make the podman secret ai-semble-keys of it'
         return
     fi
+    [ -s "$home/keys/keys.json" ] || fail "$home/keys/keys.json is not there" \
+        "remove $home/client-key and run this again"
     # The secret holds hashes of keys, not keys.
     if [ "$(podman secret inspect --showsecret --format '{{.SecretData}}' ai-semble-keys 2>/dev/null)" \
         != "$(cat "$home/keys/keys.json")" ]; then
@@ -306,9 +308,6 @@ start_pod() {
     fi
     if ! systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null; then
         change 'enable the socket' systemctl --user --quiet enable ai-semble.socket
-    fi
-    if ! systemctl --user --quiet is-active ai-semble.socket 2>/dev/null; then
-        change 'open the socket' systemctl --user start ai-semble.socket
     fi
     if ! systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
         change 'start the pod' systemctl --user start ai-semble-pod.service
