@@ -177,9 +177,12 @@ find_binaries() {
         return
     fi
     images=$home/build
-    if command -v cargo >/dev/null; then
-        change 'build the static binaries with cargo' "$root/scripts/build-static.sh" "$images"
-    elif [ "$dry_run" = 0 ]; then
+    if [ "$dry_run" = 1 ]; then
+        say "would: build the static binaries in $images, if they are not up to date"
+    elif command -v cargo >/dev/null; then
+        say 'building the static binaries with cargo (the first time takes many minutes)'
+        "$root/scripts/build-static.sh" "$images"
+    else
         fail 'no binaries and no Rust on this host' \
             'build them elsewhere with scripts/build-static.sh DIR and give --images DIR'
     fi
