@@ -71,6 +71,29 @@ fn read(mut reply: Reply<Piece>) -> (usize, Result<FinishReason, Lost>) {
 }
 
 #[test]
+fn who_leaves_is_gone_within_one_step() {
+    let meters = Arc::new(Meters::default());
+    let batcher = start(&meters);
+    for round in 0..8 {
+        let mut reply = submit(&batcher, job("Once upon a time", 500), 64);
+        for _ in 0..round + 2 {
+            assert!(reply.blocking_recv().unwrap().is_some());
+        }
+        drop(reply);
+        // Whatever is sampled from here on, is by the step that was running when he left.
+        let tokens = meters.now().output_tokens;
+        let patience = Instant::now() + Duration::from_secs(60);
+        while batcher.stats().running > 0 {
+            assert!(Instant::now() < patience, "the sequence runs on");
+            std::thread::yield_now();
+        }
+        let now = meters.now();
+        assert!(now.output_tokens <= tokens + 1, "{} steps more", now.output_tokens - tokens);
+        assert_eq!(now.kv_tokens_used, 0);
+    }
+}
+
+#[test]
 fn a_slow_reader_holds_up_nobody_and_is_given_up_in_the_end() {
     let meters = Arc::new(Meters::default());
     let batcher = start(&meters);
