@@ -1,5 +1,5 @@
-//! The settings of the llm service: `configs/llm.toml` is the same with a comment on each key, and a
-//! test compares them.
+//! The settings of the llm service: `configs/llm.toml` is the same with a comment on each key, and
+//! a test compares them.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,8 @@ pub struct ModelSection {
     pub path: PathBuf,
     /// What a request's `model` says.
     pub name: String,
-    /// SHA-256 of the file in hexadecimal, checked before anything of it is parsed. Empty = any file.
+    /// SHA-256 of the file in hexadecimal, checked before anything of it is parsed. Empty = any
+    /// file.
     pub sha256: String,
     /// Its licence, as Describe reports it. Empty = as the file says.
     pub license: String,

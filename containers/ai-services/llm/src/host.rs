@@ -112,11 +112,11 @@ impl Host {
     }
 
     /// How many tokens may be sampled after a prompt of `prompt_tokens` when the caller asks for
-    /// `asked`: what it asks for, cut to the service's limit and to what is left of the context. The
-    /// answer then ends with the reason `length`, as the caller knows it from `max_tokens`.
+    /// `asked`: what it asks for, cut to the service's limit and to what is left of the context.
+    /// The answer then ends with the reason `length`, as the caller knows it from `max_tokens`.
     ///
-    /// # Errors
-    /// `unprocessable` naming both numbers when no token is left, or the KV cache can never hold it.
+    /// # Errors `unprocessable` naming both numbers when no token is left, or the KV cache can
+    /// never hold it.
     pub fn output_tokens(&self, prompt_tokens: usize, asked: usize) -> Result<usize, ApiError> {
         let context = self.limits.context_tokens_max;
         if prompt_tokens >= context {

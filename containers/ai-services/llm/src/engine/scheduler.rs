@@ -1,9 +1,9 @@
 //! The sequences that run, and the plan of the next step: one row for each sequence that decodes,
 //! and chunks of prompts beside them under a token budget.
 //!
-//! A sequence has `known` tokens (its prompt and what was sampled) of which `computed` are in the KV
-//! cache; each step computes the next ones. When all are computed, the last row's logits give the
-//! next token. So a decode step is nothing but a chunk of one row.
+//! A sequence has `known` tokens (its prompt and what was sampled) of which `computed` are in the
+//! KV cache; each step computes the next ones. When all are computed, the last row's logits give
+//! the next token. So a decode step is nothing but a chunk of one row.
 
 use std::collections::BTreeMap;
 

@@ -37,7 +37,8 @@ enum Operation {
 
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        2 => (1usize..60, 1usize..40).prop_map(|(prompt, output)| Operation::Admit { prompt, output }),
+        2 => (1usize..60, 1usize..40)
+            .prop_map(|(prompt, output)| Operation::Admit { prompt, output }),
         6 => any::<u8>().prop_map(|bits| Operation::Step { paused: bits & (bits >> 4) }),
         1 => (0usize..4).prop_map(|which| Operation::Cancel { which }),
     ]

@@ -1,5 +1,5 @@
-//! What distinguishes the families of decoder-only models that share this decoder. A new family is a
-//! new arm here and a reference check in the tests, not a copy of the decoder.
+//! What distinguishes the families of decoder-only models that share this decoder. A new family is
+//! a new arm here and a reference check in the tests, not a copy of the decoder.
 
 use aisemble_weights::kernels::RopeStyle;
 
@@ -28,8 +28,8 @@ impl Family {
         }
     }
 
-    /// Which values of a head turn together. llama.cpp's converter reorders the rows of Llama's query
-    /// and key matrices for neighbouring pairs; other families keep halves.
+    /// Which values of a head turn together. llama.cpp's converter reorders the rows of Llama's
+    /// query and key matrices for neighbouring pairs; other families keep halves.
     pub(super) fn rope_style(self) -> RopeStyle {
         match self {
             Self::Llama => RopeStyle::Interleaved,

@@ -48,7 +48,8 @@ impl SamplerState {
         } else {
             SeenTokens::default()
         };
-        // The key is the seed itself, so no library's way of stretching seeds can change the stream.
+        // The key is the seed itself, so no library's way of stretching seeds can change the
+        // stream.
         let mut key = [0; 32];
         key[..8].copy_from_slice(&parameters.seed.to_le_bytes());
         let random = ChaCha12Rng::from_seed(key);

@@ -4,8 +4,8 @@
 use super::parameters::SamplingParameters;
 
 /// A token whose weight is below e^-24 of the likeliest's is never drawn. All of them together have
-/// less than 4e-6 of the mass even in a vocabulary of 100,000 tokens; leaving them out saves most of
-/// the exponentials of a step.
+/// less than 4e-6 of the mass even in a vocabulary of 100,000 tokens; leaving them out saves most
+/// of the exponentials of a step.
 const NEGLIGIBLE_NATS: f32 = 24.0;
 /// Candidates that are sorted first when looking for the top-p set; doubled until it is found.
 const SORTED_FIRST: usize = 64;

@@ -1,5 +1,5 @@
-//! One step over all sequences: those nobody waits for are dropped first, then the plan is computed,
-//! sampled and sent. Nothing in here waits.
+//! One step over all sequences: those nobody waits for are dropped first, then the plan is
+//! computed, sampled and sent. Nothing in here waits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The chat template of the model file: Jinja, rendered by minijinja under limits of work and size.
 //!
-//! The template comes from a file and is not trusted: it can loop and grow only so far, sees nothing
-//! but the messages, and can refuse a chat with a sentence of its own. It must not know tokens.
+//! The template comes from a file and is not trusted: it can loop and grow only so far, sees
+//! nothing but the messages, and can refuse a chat with a sentence of its own. It must not know
+//! tokens.
 
 use std::io::{self, Write};
 

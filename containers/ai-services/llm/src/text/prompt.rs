@@ -1,18 +1,21 @@
-//! A prompt as tokens: which special tokens are recognised where, and the beginning-of-sequence rule.
+//! A prompt as tokens: which special tokens are recognised where, and the beginning-of-sequence
+//! rule.
 //!
-//! A raw prompt is the caller's own: special tokens in it count (as in llama.cpp and vLLM). In a chat
-//! they count only where the *template* wrote them. A message that says `<|im_end|>` is text: it
-//! cannot close its own turn and open another one in somebody else's name.
+//! A raw prompt is the caller's own: special tokens in it count (as in llama.cpp and vLLM). In a
+//! chat they count only where the *template* wrote them. A message that says `<|im_end|>` is text:
+//! it cannot close its own turn and open another one in somebody else's name.
 //!
 //! How: before rendering, each place in a message where a control token stands, or could come to
 //! stand together with what the template writes after it, gets a mark inside it: a Unicode
 //! noncharacter that neither the messages nor the template contain. The rendered text is cut at the
-//! control tokens that are left (the template's), the marks are removed, and each stretch between is
-//! encoded without looking for control tokens. The template sees the messages otherwise unchanged.
+//! control tokens that are left (the template's), the marks are removed, and each stretch between
+//! is encoded without looking for control tokens. The template sees the messages otherwise
+//! unchanged.
 
 use super::chat::Message;
 
-/// U+FDD0 to U+FDEF are never assigned to characters: one that the chat does not contain is the mark.
+/// U+FDD0 to U+FDEF are never assigned to characters: one that the chat does not contain is the
+/// mark.
 const MARKS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
 
 /// A token that text can name and that only a template should.
@@ -78,7 +81,8 @@ impl SpecialTokens {
 
     fn disarm_text(&self, content: &str, mark: char) -> String {
         let mut disarmed = String::with_capacity(content.len());
-        // Templates trim: the end that can meet the template's own text is the one before the spaces.
+        // Templates trim: the end that can meet the template's own text is the one before the
+        // spaces.
         let end = content.trim_end().len();
         for (at, character) in content.char_indices() {
             if at == end && self.may_go_on(&content[..end]) {

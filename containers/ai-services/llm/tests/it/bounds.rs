@@ -1,4 +1,5 @@
-//! What happens at the limits: callers that leave, full queues, deadlines, readers that do not read.
+//! What happens at the limits: callers that leave, full queues, deadlines, readers that do not
+//! read.
 
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ async fn who_leaves_frees_his_place_and_costs_no_further_steps() {
     let steps = stats.steps_total;
     assert_eq!(stats.kv_tokens_used, 0);
     assert_eq!(stats.requests_cancelled_total, 1);
-    // The steps from here on are those of the next caller: one for the prompt, which gives the first
-    // token, and 39 more.
+    // The steps from here on are those of the next caller: one for the prompt, which gives the
+    // first token, and 39 more.
     let answered = answer(instance.llm(), endless(40)).await.unwrap();
     assert_eq!(answered.tokens.len(), 40);
     let after = stats_when(&instance, |stats| stats.steps_total >= steps + 40).await;

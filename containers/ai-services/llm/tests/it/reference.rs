@@ -1,8 +1,9 @@
 //! Greedy tokens against llama.cpp on the same file, alone and in a batch, and that neither the
 //! batch nor the cut of a prompt changes a single bit of the logits.
 //!
-//! The references are `tests/data/llama_cpp_greedy.json`, made by `scripts/reference/llm-fixture.sh`,
-//! and `tests/data/exact_greedy.json`, made by `scripts/reference/exact_greedy.py`.
+//! The references are `tests/data/llama_cpp_greedy.json`, made by
+//! `scripts/reference/llm-fixture.sh`, and `tests/data/exact_greedy.json`, made by
+//! `scripts/reference/exact_greedy.py`.
 
 use aisemble_llm::model::{BLOCK_TOKENS, CacheKind, Caches, Decoder, StepBatch};
 use serde::Deserialize;
