@@ -73,7 +73,8 @@ impl Host {
         Err(ApiError::new(ErrorCode::NotFound, message).with_param("model"))
     }
 
-    /// A place in the queue.
+    /// A place in the queue. Ends the process when the model thread has given up (it panicked again
+    /// and again): only a new process helps.
     ///
     /// # Errors
     /// `overloaded` with when to come again; `unavailable` when the service goes down.
@@ -90,8 +91,10 @@ impl Host {
                     .with_retry_after_ms(RETRY_AFTER_MS)
             }
             Refused::Unhealthy => {
-                ApiError::new(ErrorCode::Unavailable, "the model's service has failed")
-                    .with_retry_after_ms(RETRY_AFTER_MS)
+                // Nothing in this process can bring the model back, and nothing runs that could be
+                // lost: whoever started the process starts it anew.
+                tracing::error!("the model thread has ended; the process ends too");
+                std::process::abort()
             }
         })
     }
