@@ -18,7 +18,7 @@ cd "$work"
 npm pack --silent "$library" >/dev/null
 tar xzf ./*.tgz
 pip download --quiet --no-deps --no-binary llama-cpp-python "$headers" >&2
-tar xzf llama_cpp_python-*.tar.gz --wildcards '*/vendor/llama.cpp/*/*.h' \
+tar xzf llama_cpp_python-*.tar.gz --wildcards '*/vendor/llama.cpp/include/*.h' \
   '*/vendor/llama.cpp/ggml/include/*.h'
 lib="$work/package/bins/linux-x64"
 include=$(echo llama_cpp_python-*/vendor/llama.cpp)
