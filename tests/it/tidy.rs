@@ -38,7 +38,8 @@ fn every_rust_file_is_of_a_readable_size_and_says_what_it_owns() {
         }
         for (number, line) in text.lines().enumerate() {
             // The formatter does not break a string, and neither need we.
-            if line.chars().count() > LINE_CHARS_MAX && !line.contains('"') {
+            let text_of_a_string = line.contains('"') || line.ends_with("\\n\\");
+            if line.chars().count() > LINE_CHARS_MAX && !text_of_a_string {
                 faults.push(format!("{}:{}: over 100 columns", show(&path), number + 1));
             }
         }
@@ -87,6 +88,10 @@ fn expectations_give_their_reason() {
 fn scripts_stop_at_the_first_error() {
     for path in files(&["sh"]) {
         let text = std::fs::read_to_string(&path).unwrap();
+        // A file that another script reads in is under that one's `set`.
+        if text.starts_with("# shellcheck shell=") {
+            continue;
+        }
         assert!(text.starts_with("#!"), "{}: no interpreter line", show(&path));
         assert!(text.contains("set -eu"), "{}: must `set -eu`", show(&path));
     }

@@ -1,5 +1,5 @@
-//! SHA-256 of files, and the one way in which a large file comes into the home: digested while it is
-//! written under a temporary name, and renamed only when the digest is right.
+//! SHA-256 of files, and the one way in which a large file comes into the home: digested while it
+//! is written under a temporary name, and renamed only when the digest is right.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;

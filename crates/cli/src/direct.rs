@@ -1,5 +1,5 @@
-//! A service asked over its own socket, past the orchestrator: for `doctor`, which wants the process's
-//! own word, and for measuring what the orchestrator adds.
+//! A service asked over its own socket, past the orchestrator: for `doctor`, which wants the
+//! process's own word, and for measuring what the orchestrator adds.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `ai-semble keys`: the orchestrator's key file. A key's text is shown once and never stored, but for
-//! the one that this command uses itself.
+//! `ai-semble keys`: the orchestrator's key file. A key's text is shown once and never stored, but
+//! for the one that this command uses itself.
 
 use std::fs;
 use std::path::Path;

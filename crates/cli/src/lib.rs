@@ -1,6 +1,6 @@
 //! The `ai-semble` command: runs Ai-semble on this machine without containers, and uses one that
-//! runs anywhere. It knows the HTTP API through `aisemble_client`, and the services only as programs
-//! that it starts.
+//! runs anywhere. It knows the HTTP API through `aisemble_client`, and the services only as
+//! programs that it starts.
 
 pub mod args;
 pub mod bench;

@@ -1,5 +1,5 @@
-//! Local mode: the services as child processes of `ai-semble up`, and the commands that look at them
-//! and stop them.
+//! Local mode: the services as child processes of `ai-semble up`, and the commands that look at
+//! them and stop them.
 
 pub mod child;
 pub mod detach;

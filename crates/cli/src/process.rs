@@ -1,5 +1,5 @@
-//! What the kernel tells of a process under `/proc`. A pid alone names nobody: with its start time it
-//! names one process for ever.
+//! What the kernel tells of a process under `/proc`. A pid alone names nobody: with its start time
+//! it names one process for ever.
 
 use std::collections::BTreeSet;
 use std::fs;

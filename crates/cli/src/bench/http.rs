@@ -1,5 +1,6 @@
 //! What the orchestrator adds to a call. The same one-token completion goes three ways in turn, so
-//! that all three see the same machine; the model's own time, as the service reports it, is taken off.
+//! that all three see the same machine; the model's own time, as the service reports it, is taken
+//! off.
 
 use std::time::{Duration, Instant};
 

@@ -43,8 +43,8 @@ fn landlock() -> Finding {
 fn landlock_abi() -> std::io::Result<i64> {
     const CREATE_RULESET_VERSION: libc::c_uint = 1;
     #[expect(unsafe_code, reason = "no safe wrapper of this query is at hand")]
-    // SAFETY: with this flag the kernel takes a null pointer and length 0, touches no memory of ours
-    // and makes no descriptor.
+    // SAFETY: with this flag the kernel takes a null pointer and length 0, touches no memory of
+    // ours and makes no descriptor.
     let abi = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,

@@ -1,5 +1,5 @@
-//! One child process: started with nothing but what it needs, bound to the life of its parent, its log
-//! read, its end waited for. When and how often it is started is `supervise`'s to say.
+//! One child process: started with nothing but what it needs, bound to the life of its parent, its
+//! log read, its end waited for. When and how often it is started is `supervise`'s to say.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -97,7 +97,8 @@ impl Running {
         self.child.wait().await
     }
 
-    /// Asks it to end, waits, and kills it when it has not by then. Tells whether it ended by itself.
+    /// Asks it to end, waits, and kills it when it has not by then. Tells whether it ended by
+    /// itself.
     pub async fn stop(&mut self, deadline: Duration) -> bool {
         let _ = self.identity.signal(Signal::TERM);
         if tokio::time::timeout(deadline, self.child.wait()).await.is_ok() {
@@ -109,7 +110,8 @@ impl Running {
 }
 
 /// The child is told to end when its parent dies, however that dies: no service is left that nobody
-/// watches. The signal is bound to the thread that starts it, which in this program is the only one.
+/// watches. The signal is bound to the thread that starts it, which in this program is the only
+/// one.
 fn bind_to_parent(command: &mut Command) {
     let parent = rustix::process::getpid();
     let prepare = move || {
@@ -121,8 +123,8 @@ fn bind_to_parent(command: &mut Command) {
         Ok(())
     };
     #[expect(unsafe_code, reason = "code between fork and exec")]
-    // SAFETY: the closure makes two system calls, allocates nothing and takes no lock, which is what
-    // is allowed between fork and exec.
+    // SAFETY: the closure makes two system calls, allocates nothing and takes no lock, which is
+    // what is allowed between fork and exec.
     unsafe {
         command.pre_exec(prepare);
     }

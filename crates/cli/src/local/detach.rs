@@ -1,5 +1,5 @@
-//! `up --detach`: starts this same program in the background, waits until it is ready or has failed,
-//! and tells which.
+//! `up --detach`: starts this same program in the background, waits until it is ready or has
+//! failed, and tells which.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;

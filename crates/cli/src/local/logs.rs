@@ -167,7 +167,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_cut_gives_the_same_lines(
-            text in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()], 0..200),
+            text in proptest::collection::vec(
+                prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()], 0..200
+            ),
             cut in any::<prop::sample::Index>(),
         ) {
             let read = |pieces: &[&[u8]]| {

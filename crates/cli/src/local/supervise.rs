@@ -1,5 +1,5 @@
-//! Keeps a child running: starts it again when it dies, after a pause that grows, and gives up on one
-//! that cannot stay up. One task a child; the others never notice.
+//! Keeps a child running: starts it again when it dies, after a pause that grows, and gives up on
+//! one that cannot stay up. One task a child; the others never notice.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -90,7 +90,8 @@ impl Keeper {
         Self { stop, task: tokio::spawn(keep.run()) }
     }
 
-    /// Ends the child and waits for it, killing it at the deadline. Tells whether it ended by itself.
+    /// Ends the child and waits for it, killing it at the deadline. Tells whether it ended by
+    /// itself.
     pub async fn stop(self, deadline: Duration) -> bool {
         let _ = self.stop.send(Some(deadline));
         self.task.await.unwrap_or(false)
@@ -159,7 +160,8 @@ impl Keep {
     }
 }
 
-/// Waits for the order to stop and gives its deadline. The order's giver being gone is an order too.
+/// Waits for the order to stop and gives its deadline. The order's giver being gone is an order
+/// too.
 async fn asked_to_stop(stopped: &mut watch::Receiver<Option<Duration>>) -> Duration {
     match stopped.wait_for(Option::is_some).await {
         Ok(deadline) => deadline.unwrap_or_default(),

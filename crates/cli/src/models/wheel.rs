@@ -1,5 +1,5 @@
-//! Takes one file out of a wheel (a ZIP archive). Every size is bounded before anything is unpacked,
-//! and no name in the archive becomes a path.
+//! Takes one file out of a wheel (a ZIP archive). Every size is bounded before anything is
+//! unpacked, and no name in the archive becomes a path.
 
 use std::fs::File;
 use std::io::Read;

@@ -82,7 +82,8 @@ impl CustomOp2 for SiluMul {
 /// When the shapes differ or, on the CPU, a tensor is not f32.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
-        // candle's own addition would start a second pool of threads, which spins between its calls.
+        // candle's own addition would start a second pool of threads, which spins between its
+        // calls.
         x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Add)
     } else {
         x.add(y)
