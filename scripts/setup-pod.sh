@@ -275,7 +275,9 @@ install_units() {
 
 instances() {
     {
-        find "$config/llm" -name '*.toml' -printf '%f\n' 2>/dev/null | sed -e 's|\.toml$||'
+        if [ -d "$config/llm" ]; then
+            find "$config/llm" -name '*.toml' -printf '%f\n' | sed -e 's|\.toml$||'
+        fi
         if [ "$dry_run" = 1 ]; then echo "$model"; fi
     } | sort -u
 }
@@ -320,9 +322,10 @@ start_pod() {
 wait_until_ready() {
     local waited_ms=0
     until curl --silent --fail --max-time 5 http://127.0.0.1:8080/ready >/dev/null; do
-        if [ "$waited_ms" -ge 300000 ]; then
+        if [ "$waited_ms" -ge 300000 ] ||
+            systemctl --user --quiet is-failed 'ai-semble*'; then
             systemctl --user --no-pager status 'ai-semble*' >&2 || true
-            fail 'the pod is not ready after 300 s' 'journalctl --user -u ai-semble-llm@* -u ai-semble-orchestrator'
+            fail 'the pod is not ready' 'journalctl --user -u ai-semble-llm@* -u ai-semble-orchestrator'
         fi
         sleep 0.2
         waited_ms=$((waited_ms + 200))

@@ -8,6 +8,8 @@ set -euo pipefail
 
 state=${AISEMBLE_HOST_STATE:-/run/ai-semble-hosts}
 boot_patience_s=90
+# A host's services sandbox themselves; nspawn's own filter of Debian 12 refuses Landlock.
+sandbox_calls='landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp'
 
 leader() { cat "$state/$1/leader"; }
 
@@ -27,6 +29,23 @@ as_user() { # NAME COMMAND…
         XDG_RUNTIME_DIR="/run/user/$id" DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$id/bus" "$@"
 }
 
+# The control groups in which a host's processes are counted: its own, so that two hosts do not
+# wait for each other's.
+cgroups() { # NAME
+    local hierarchy
+    for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+        if [ -e "$hierarchy/cgroup.procs" ]; then echo "$hierarchy/ai-semble-host-$1"; fi
+    done
+}
+
+enter_cgroup() { # NAME
+    local group
+    for group in $(cgroups "$1"); do
+        mkdir -p "$group"
+        echo "$BASHPID" >"$group/cgroup.procs"
+    done
+}
+
 start() { # ROOT NAME
     local root=$1 name=$2 dir="$state/$2" nspawn waited=0
     if [ -e "$dir" ]; then
@@ -37,11 +56,13 @@ start() { # ROOT NAME
     # Podman keeps its images in the home: on the disk itself, as an overlay cannot carry another's upper.
     cp -a "$root/home/." "$dir/home"
     mount -t overlay overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" "$dir/tree"
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=1 \
-        systemd-nspawn --quiet --register=no --keep-unit -D "$dir/tree" --boot --capability=all \
-        --private-network --bind=/dev/net/tun --bind=/dev/fuse \
-        --bind="$dir/home:/home" --machine="$name" \
-        >"$dir/console.log" 2>&1 </dev/null &
+    (
+        enter_cgroup "$name"
+        export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=1
+        exec systemd-nspawn --quiet --register=no --keep-unit -D "$dir/tree" --boot \
+            --capability=all --private-network --system-call-filter="$sandbox_calls" \
+            --bind=/dev/net/tun --bind=/dev/fuse --bind="$dir/home:/home" --machine="$name"
+    ) >"$dir/console.log" 2>&1 </dev/null &
     nspawn=$!
     echo "$nspawn" >"$dir/nspawn"
     while :; do
@@ -67,6 +88,10 @@ stop() { # NAME
         waited=$((waited + 1))
     done
     kill -KILL "$nspawn" 2>/dev/null || true
+    local group
+    for group in $(cgroups "$1"); do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
     umount "$dir/tree"
     rm -rf "$dir"
 }
