@@ -15,8 +15,8 @@ pub fn markdown() -> String {
     root.build();
     let mut text = String::from(
         "# The `ai-semble` command\n\n\
-         Data goes to standard output, everything else (progress, remarks, errors) to standard error.\n\
-         With `--json` data is one JSON value a line, and an error is one JSON object on standard\n\
+         Data goes to standard output, everything else (progress, remarks, errors) to standard\n\
+         error. With `--json` data is one JSON value a line, and an error is one JSON object on standard\n\
          error. An error says what failed, why, and after `hint:` what to do.\n\n\
          This page is made from the command's definition and compared by a test:\n\
          `AISEMBLE_UPDATE=1 cargo test -p aisemble-cli` writes it anew.\n\n",

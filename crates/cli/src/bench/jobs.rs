@@ -111,7 +111,8 @@ fn report(
         }))?;
     } else {
         terminal.line(&format!(
-            "{} jobs: {accepted_per_s:.0}/s accepted, {done_per_s:.1}/s done, {failed} not succeeded",
+            "{} jobs: {accepted_per_s:.0}/s accepted, {done_per_s:.1}/s done, \
+             {failed} not succeeded",
             jobs.len()
         ))?;
         let rows: Vec<_> = [("accept (202)", accept), ("pickup", pickup), ("run", run)]

@@ -50,8 +50,8 @@ pub(super) async fn run(global: &Global, options: BenchLlm, terminal: Terminal) 
     #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
     if load > 0.5 * processors as f64 {
         terminal.warn(&format!(
-            "the load average is {load:.1} on {processors} processors: these figures, and still more \
-             the ratio to a peer whose threads spin, say little"
+            "the load average is {load:.1} on {processors} processors: these figures, and still \
+             more the ratio to a peer whose threads spin, say little"
         ));
     }
     let mut rows = Vec::new();

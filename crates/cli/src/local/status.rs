@@ -170,7 +170,8 @@ fn show(report: &Report, terminal: Terminal) -> Outcome<()> {
     let figures = &report.figures;
     let number = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}"));
     terminal.line(&format!(
-        "\ntokens {} in, {} out; jobs waiting {}; requests {} running, {} queued; KV cache {}/{} tokens",
+        "\ntokens {} in, {} out; jobs waiting {}; requests {} running, {} queued; \
+         KV cache {}/{} tokens",
         number(figures.tokens_in),
         number(figures.tokens_out),
         number(figures.jobs_waiting),

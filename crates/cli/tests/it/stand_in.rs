@@ -96,8 +96,8 @@ pub(crate) fn catalog(wheel: &str, wheel_sha256: &str) -> String {
     format!(
         "[[model]]\nname = \"{MODEL}\"\ncapability = \"llm\"\ndefault = true\nlicense = \"MIT\"\n\
          package = \"tiny-model\"\nversion = \"1.0\"\nwheel = \"{wheel}\"\n\
-         wheel_sha256 = \"{wheel_sha256}\"\ninner = \"tiny/abc.gguf\"\nfile = \"abc.gguf\"\nbytes = 3\n\
-         sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
+         wheel_sha256 = \"{wheel_sha256}\"\ninner = \"tiny/abc.gguf\"\nfile = \"abc.gguf\"\n\
+         bytes = 3\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
     )
 }
 

@@ -31,7 +31,9 @@ pub(crate) fn result(text: &str) -> serde_json::Value {
     json!({
         "model": "m", "model_sha256": "00", "text": text, "finish_reason": "stop", "seed": 1,
         "usage": { "prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2 },
-        "timings": { "queue_ms": 0.0, "prompt_ms": 1.0, "decode_ms": 1.0, "decode_tokens_per_s": 1.0 },
+        "timings": {
+            "queue_ms": 0.0, "prompt_ms": 1.0, "decode_ms": 1.0, "decode_tokens_per_s": 1.0,
+        },
     })
 }
 
