@@ -380,6 +380,9 @@ uninstall() {
         systemctl --user --quiet is-active ai-semble.socket 2>/dev/null; then
         change 'close the socket' systemctl --user --quiet disable --now ai-semble.socket
     fi
+    if systemctl --user --quiet is-active ai-semble-data-volume.service 2>/dev/null; then
+        change "stop the volume's unit" systemctl --user stop ai-semble-data-volume.service
+    fi
     remove "$quadlets"
     remove "$units/ai-semble.socket"
     remove "$units/ai-semble-pod.service.d"

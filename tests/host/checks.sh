@@ -177,7 +177,7 @@ answers() { jq -r '.results[] | "\(.name)=\(.observed)"' <<<"$1" | paste -sd' ';
 
 check_attacks() {
     local unit seen policy
-    as_user podman build --quiet --pull=never --network=none --target from-host \
+    as_user podman build --quiet --pull=never --network=none --layers=false --target from-host \
         --file /home/clinic/ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
         --build-arg SERVICE_UID=10009 --build-arg VERSION=test --build-arg REVISION=test \
         --tag localhost/ai-semble-sandbox-probe:current /home/clinic/release >/dev/null
@@ -233,9 +233,8 @@ check_secrets() {
         "$places in $(wc -l <"$work/places") lines"
     expect 37 'stat /run/secrets/keys.json (mode, uid in the pod)' '400 10001' \
         "$(as_root stat -c %a "/proc/$pid/root/run/secrets/keys.json") $(as_root nsenter -t "$pid" -U -S 0 -G 0 stat -c %u "/proc/$pid/root/run/secrets/keys.json" 2>/dev/null || uid_inside "$pid" /run/secrets/keys.json)"
-    complete 'a prompt that only this test says: heliotrope-47' >/dev/null
-    expect 56 'prompts in the journal' 0 \
-        "$(as_root journalctl --no-pager --output=cat | grep -c heliotrope-47 || true)"
+    expect 56 'a completion; its prompt in the journal' '200 0' \
+        "$(complete 'a prompt that only this test says: heliotrope-47') $(as_root journalctl --no-pager --output=cat | grep -c heliotrope-47 || true)"
 }
 
 # The owner of a file of a container, in the container's own numbers.
@@ -275,10 +274,12 @@ check_crashes() {
     ready=$(until_ok 120 test_ready)
     expect 34d 'kill -9 of the orchestrator: served again after' '[0-9]+ tenths of a second' "$ready"
     expect 34e 'a completion afterwards' 200 "$(complete)"
+    before=$(pid_of ai-semble-orchestrator)
     as_root systemctl restart user@1000.service
     ready=$(until_ok 180 test_ready)
     expect 34f "the account's systemd started anew, as by a reboot: served again after" '[0-9]+ tenths of a second' "$ready"
-    expect 34g 'a completion afterwards' 200 "$(complete)"
+    expect 34g 'a completion afterwards, by another process' '200 other' \
+        "$(complete) $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other)"
 }
 
 test_ready() { [ "$(http /ready)" = 200 ]; }
