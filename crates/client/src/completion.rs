@@ -31,6 +31,11 @@ pub enum CompletionEvent {
         /// Which token, from 0.
         index: u64,
     },
+    /// The job was tried again and writes another text: what came so far is void.
+    Restart {
+        /// The attempt that writes now.
+        attempt: u32,
+    },
     /// The whole; last.
     Result(Box<CompletionResult>),
 }
@@ -44,6 +49,11 @@ struct TokenData {
     text: String,
     #[serde(default)]
     index: u64,
+}
+
+#[derive(Deserialize)]
+struct RestartData {
+    attempt: u32,
 }
 
 impl Client {
@@ -183,6 +193,10 @@ impl Frames {
                 "token" => {
                     let TokenData { text, index } = self.decode(&frame)?;
                     return Ok(CompletionEvent::Token { text, index });
+                }
+                "restart" => {
+                    let RestartData { attempt } = self.decode(&frame)?;
+                    return Ok(CompletionEvent::Restart { attempt });
                 }
                 "result" => return Ok(CompletionEvent::Result(Box::new(self.decode(&frame)?))),
                 "error" => {

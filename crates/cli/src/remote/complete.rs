@@ -57,6 +57,10 @@ pub(super) async fn stream(
         match event {
             Some(Ok(CompletionEvent::Job(view))) => job = Some(view.id),
             Some(Ok(CompletionEvent::Token { text, .. })) => terminal.write(&text)?,
+            Some(Ok(CompletionEvent::Restart { attempt })) => {
+                terminal.write("\n")?;
+                terminal.warn(&format!("attempt {attempt}: the text above is void"));
+            }
             Some(Ok(CompletionEvent::Result(result))) => {
                 terminal.write("\n")?;
                 return Ok(*result);

@@ -39,6 +39,20 @@ fn a_completion_streams_its_job_its_text_and_its_result() {
 }
 
 #[test]
+fn a_restart_is_told_so_that_no_reader_joins_two_attempts() {
+    let text = format!(
+        "event: token\ndata: {{\"text\":\"Lyon\",\"index\":0}}\n\n\
+         event: restart\ndata: {{\"attempt\":2}}\n\n\
+         event: token\ndata: {{\"text\":\"Paris\",\"index\":0}}\n\nevent: result\ndata: {}\n\n",
+        result("Paris")
+    );
+    let events: Vec<_> = completion(&text).into_iter().map(Result::unwrap).collect();
+    assert_eq!(events[1], CompletionEvent::Restart { attempt: 2 });
+    assert_eq!(events[2], CompletionEvent::Token { text: "Paris".into(), index: 0 });
+    assert_eq!(events.len(), 4);
+}
+
+#[test]
 fn an_error_ends_the_stream_and_a_cut_is_not_taken_for_an_end() {
     let error =
         "event: error\ndata: {\"status\":503,\"detail\":\"gone\",\"code\":\"unavailable\"}\n\n";
