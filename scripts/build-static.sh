@@ -26,13 +26,20 @@ for binary in "${binaries[@]}"; do
     arguments+=(--package "$package" --bin "$binary")
 done
 
+flags='-C target-feature=+crt-static'
+folder=$profile
+if [ "$profile" = dev ]; then
+    folder=debug # the same build that the tests run
+else
+    flags+=" --remap-path-prefix=$root=/src --remap-path-prefix=$cargo_home=/cargo"
+fi
 # --target keeps the flags away from build scripts and procedural macros, which must be dynamic.
 cd "$root"
-RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$root=/src --remap-path-prefix=$cargo_home=/cargo" \
+RUSTFLAGS=$flags \
     cargo build --locked --profile "$profile" --target "$target" "${arguments[@]}"
 mkdir -p "$output"
 for binary in "${binaries[@]}"; do
-    install -m 0555 "$target_dir/$target/$profile/$binary" "$output/$binary"
+    install -m 0555 "$target_dir/$target/$folder/$binary" "$output/$binary"
 done
 # What the images' labels say; the date is the source's, not the build's.
 {

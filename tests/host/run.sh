@@ -4,6 +4,7 @@
 # usage: tests/host/run.sh [--binaries DIR] [--keep]
 #   --binaries DIR   static binaries of scripts/build-static.sh instead of building them now
 #   --keep           leave the host running at the end, to look around in it
+# exit codes: 0 all checks as expected, 1 one was not, 77 this machine cannot boot such a host
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +17,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --binaries) binaries=$(cd "${2:?--binaries needs a folder}" && pwd); shift ;;
         --keep) keep=1 ;;
-        *) sed -n '2,7p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,8p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
@@ -25,7 +26,11 @@ step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 if [ "$(id -u)" != 0 ]; then
     echo 'error: the test host is a systemd-nspawn container, which needs root' >&2
-    exit 1
+    exit 77
+fi
+if ! unshare --mount --pid --net --ipc --uts --fork mount -t tmpfs none /mnt || [ ! -e /dev/fuse ] || [ ! -e /dev/net/tun ]; then
+    echo 'error: the test host needs namespaces, mounts, /dev/fuse and /dev/net/tun' >&2
+    exit 77
 fi
 need=()
 command -v debootstrap >/dev/null || need+=(debootstrap)
@@ -65,7 +70,7 @@ clean_up() {
     exit "$code"
 }
 trap clean_up EXIT
-host start "$tree" "$name"
+host start "$tree" "$name" || exit 77
 
 # What a user has: the repository's files, a folder of binaries, a model file.
 folder=$AISEMBLE_HOST_STATE/$name/home/clinic
