@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "aisemble-llm",
         &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
     ),
+    ("aisemble-data-processor", &["aisemble-service", "aisemble-protocol", "aisemble-sandbox"]),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
     ("aisemble-cli", &["aisemble-protocol", "aisemble-client"]),
     // L3: the tests may import anything, and nothing imports them.
@@ -34,7 +35,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("candle-core", &["aisemble-weights", "aisemble-llm"]),
     ("candle-nn", &["aisemble-weights", "aisemble-llm"]),
     ("candle-transformers", &[]),
-    ("polars", &[]),
+    ("polars", &["aisemble-data-processor"]),
+    ("polars-sql", &["aisemble-data-processor"]),
     ("axum", &["aisemble-orchestrator"]),
     ("rusqlite", &["aisemble-jobs"]),
     ("seccompiler", &["aisemble-sandbox"]),
