@@ -8,4 +8,5 @@ mod e2e_crash;
 mod e2e_isolation;
 mod e2e_model_files;
 mod layering;
+mod monitoring;
 mod tidy;
