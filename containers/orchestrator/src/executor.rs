@@ -72,6 +72,7 @@ impl DispatchExecutor {
         let mut generate = request.to_generate()?;
         generate.job_id = job.id.to_string();
         generate.priority = job.priority.to_grpc().into();
+        generate.owner.clone_from(&job.owner);
         let left = job.deadline_at_ms.map_or(self.generation_max, |at_ms| {
             let left = Duration::from_millis(at_ms.saturating_sub(now_ms()));
             left.saturating_add(EXPIRY_SLACK).min(self.generation_max)

@@ -207,6 +207,7 @@ impl CompletionRequest {
                 .to_grpc()
                 .into(),
             ignore_eos: self.ignore_eos,
+            owner: String::new(),
         })
     }
 

@@ -244,5 +244,6 @@ fn info(
             queue_depth_max: config.engine.queue_depth_max as u32,
             batch_rows_max: config.engine.batch_rows_max as u32,
         }),
+        ..v1::ModelInfo::default()
     }
 }

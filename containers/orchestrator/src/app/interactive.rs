@@ -27,6 +27,7 @@ impl App {
         completion::check_against(&request, &model)?;
         request.request_id.clone_from(&origin.request_id);
         request.priority = v1::Priority::Interactive.into();
+        request.owner.clone_from(&origin.caller.key_id);
         let deadline = dispatch::deadline_in(self.limits.generation_max());
         let call = Call { request, class: Class::Interactive, trace: origin.trace, deadline };
         self.dispatch.generate(call).await

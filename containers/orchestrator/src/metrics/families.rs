@@ -197,6 +197,18 @@ families! {
         "Tokens in the KV cache.");
     KV_MAX = gauge("aisemble_kv_tokens_max", &["service", "instance"],
         "Tokens that the KV cache holds.");
+    KV_CACHED = gauge("aisemble_kv_tokens_cached", &["service", "instance"],
+        "Tokens of kept prefixes in blocks that no sequence uses.");
+    KV_EVICTIONS = counter("aisemble_kv_evictions_total", &["service", "instance"],
+        "Blocks of kept prefixes that made room.");
+    PREFIX_TOKENS = counter("aisemble_prefix_tokens_reused_total", &["service", "instance"],
+        "Prompt tokens that a kept prefix gave, not computed again.");
+    PREEMPTIONS = counter("aisemble_preemptions_total", &["service", "instance"],
+        "Running sequences that made room for others and went on later.");
+    DRAFT_TOKENS = counter("aisemble_draft_tokens_total", &["service", "instance"],
+        "Tokens that speculation proposed.");
+    DRAFT_ACCEPTED = counter("aisemble_draft_tokens_accepted_total", &["service", "instance"],
+        "Proposed tokens that turned out to be the ones.");
     SERVICE_RESIDENT = gauge("aisemble_service_resident_bytes", &["service", "instance"],
         "Resident memory of the instance.");
     MODEL_INFO = gauge("aisemble_model_info",

@@ -126,7 +126,7 @@ fn histogram(page: &mut Page, family: &Family, histogram: &Histogram, unit: f64)
 /// A figure of an instance.
 type Figure = fn(&v1::StatsResponse) -> f64;
 
-const FIGURES: [(&Family, Figure); 10] = [
+const FIGURES: [(&Family, Figure); 16] = [
     (&f::SERVICE_UPTIME, |stats| as_f64(stats.uptime_ms) / 1e3),
     (&f::SERVICE_RUNNING, |stats| stats.requests_running.into()),
     (&f::SERVICE_QUEUED, |stats| stats.requests_queued.into()),
@@ -136,6 +136,12 @@ const FIGURES: [(&Family, Figure); 10] = [
     (&f::SERVICE_STEP_ROWS, |stats| as_f64(stats.step_rows_total)),
     (&f::KV_USED, |stats| as_f64(stats.kv_tokens_used)),
     (&f::KV_MAX, |stats| as_f64(stats.kv_tokens_max)),
+    (&f::KV_CACHED, |stats| as_f64(stats.kv_tokens_cached)),
+    (&f::KV_EVICTIONS, |stats| as_f64(stats.kv_evictions_total)),
+    (&f::PREFIX_TOKENS, |stats| as_f64(stats.prompt_tokens_cached_total)),
+    (&f::PREEMPTIONS, |stats| as_f64(stats.preemptions_total)),
+    (&f::DRAFT_TOKENS, |stats| as_f64(stats.draft_tokens_total)),
+    (&f::DRAFT_ACCEPTED, |stats| as_f64(stats.draft_tokens_accepted_total)),
     (&f::SERVICE_RESIDENT, |stats| as_f64(stats.resident_bytes)),
 ];
 
