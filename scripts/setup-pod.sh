@@ -308,7 +308,8 @@ start_pod() {
     if [ "$changes" -gt 0 ]; then
         change 'reload systemd' systemctl --user daemon-reload
         if systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
-            change 'stop the pod of before' systemctl --user stop ai-semble-pod.service
+            # The socket first: a client that connects meanwhile would start the pod again.
+            change 'stop the pod of before' systemctl --user stop ai-semble.socket ai-semble-pod.service
         fi
     fi
     if ! systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null; then
