@@ -10,6 +10,7 @@ pub mod job;
 pub mod keys;
 pub mod limits;
 pub mod model;
+pub mod nlp;
 
 /// The gRPC messages, clients and servers, generated from `proto/aisemble/v1/*.proto`.
 #[expect(

@@ -37,3 +37,21 @@ pub const JOBS_PAGE_DEFAULT: u32 = 50;
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// `metadata` of a job: encoded bytes.
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// `model` of a request, bytes.
+pub const MODEL_NAME_BYTES_MAX: usize = 256;
+/// Texts (documents, token lists) of one nlp request.
+pub const NLP_TEXTS_MAX: usize = 2048;
+/// All texts of one nlp request together, bytes.
+pub const NLP_TEXTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// All token lists of one nlp request together, tokens.
+pub const NLP_TOKENS_MAX: usize = 512 * 1024;
+/// Values of a dense embedding that `dimensions` may ask for.
+pub const NLP_DIMENSIONS_MAX: u32 = 16_384;
+/// Labels that a request keeps to, and the bytes of each.
+pub const NLP_LABELS_MAX: usize = 256;
+/// Bytes of one label.
+pub const NLP_LABEL_BYTES_MAX: usize = 64;
+/// A caller's own patterns in one redaction.
+pub const NLP_PATTERNS_MAX: usize = 16;
+/// Bytes of one pattern.
+pub const NLP_PATTERN_BYTES_MAX: usize = 512;
