@@ -6,11 +6,13 @@
 
 pub mod completion;
 pub mod error;
+pub mod file;
 pub mod job;
 pub mod keys;
 pub mod limits;
 pub mod model;
 pub mod nlp;
+pub mod workflow;
 
 /// The gRPC messages, clients and servers, generated from `proto/aisemble/v1/*.proto`.
 #[expect(
@@ -28,4 +30,5 @@ pub mod v1 {
 }
 
 pub use error::{ApiError, ErrorCode};
+pub use file::FileId;
 pub use job::{JobId, JobState};
