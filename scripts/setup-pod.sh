@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Deploys the pod for the account that runs it: rootless Podman, Quadlet units, user systemd.
-# Called by setup.sh; nothing here needs root. Running it twice changes nothing the second time.
+# Called by setup.sh; nothing here needs root but the one step that is marked so, and without that
+# step the pod runs in a reduced mode with a name. Running it twice changes nothing the second time.
 set -euo pipefail
 umask 077
 
@@ -12,6 +13,8 @@ usage: scripts/setup.sh [OPTIONS]
                     building them here with Rust
   --model NAME      the model to serve (default: the catalogue's default)
   --model-file FILE the model's file, instead of fetching it; its digest is checked all the same
+  --no-root         do not call sudo for the one step that needs root (scripts/setup-root.sh); what it
+                    would have given is left out: the pod then runs in the mode `reduced`
   --check           only check this host
   --dry-run         say what would be done, do nothing
   --uninstall       stop the pod and remove everything that this script made: units, images,
@@ -22,12 +25,13 @@ TEXT
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-images='' model='' model_file='' dry_run=0 mode=install keep_data=0
+images='' model='' model_file='' dry_run=0 mode=install keep_data=0 by_root=1
 while [ $# -gt 0 ]; do
     case $1 in
         --images) images=$(cd "${2:?--images needs a folder}" && pwd); shift ;;
         --model) model=${2:?--model needs a name}; shift ;;
         --model-file) model_file=$(realpath "${2:?--model-file needs a file}"); shift ;;
+        --no-root) by_root=0 ;;
         --check) mode=check ;;
         --dry-run) dry_run=1 ;;
         --uninstall) mode=uninstall ;;
@@ -44,7 +48,12 @@ units=$HOME/.config/systemd/user
 quadlets=$HOME/.config/containers/systemd/ai-semble
 module=$HOME/.config/containers/containers.conf.modules/ai-semble.conf
 command_path=$HOME/.local/bin/ai-semble
+every_service=(orchestrator llm nlp vision data-processor)
+# Those that are deployed here; find_binaries and install_models say which.
 services=(orchestrator llm)
+# none: no SELinux here; types: every service has its own; reduced: as the policy has it for any
+# container, because the module is not loaded.
+selinux=none
 changes=0
 
 say() { printf '%s\n' "$*" >&2; }
@@ -89,6 +98,43 @@ at_least() { # FOUND WANTED
 
 truth() { if "$@" >/dev/null 2>&1; then echo 1; else echo 0; fi; }
 
+# Whether SELinux is on here, and knows the types in the version that this folder has.
+find_selinux() {
+    local loaded
+    [ -e /sys/fs/selinux/enforce ] || return 0
+    selinux=reduced
+    loaded=$(cat /etc/ai-semble/selinux.sha256 2>/dev/null || true)
+    case $loaded in
+        "$(cat "$root"/security/selinux/ai_semble.* | sha256sum | cut -d' ' -f1)" | \
+            "$(cat "$root"/security/selinux/ai_semble.* "$root"/security/selinux/ai_semble_gpu.* | sha256sum | cut -d' ' -f1)")
+            # The kernel is asked whether the type exists.
+            if printf 'system_u:object_r:ai_semble_model_t:s0' 2>/dev/null >/sys/fs/selinux/context; then
+                selinux=types
+            fi
+            ;;
+    esac
+}
+
+# THE ONE STEP THAT NEEDS ROOT: sub-ids, linger, the SELinux module. By sudo, where this account may
+# use it; else its command is shown, and the pod is deployed without what is missing.
+root_step() {
+    local wanted=()
+    [ "$(awk -F: -v user="$(id -un)" '$1 == user { sum += $3 } END { print sum + 0 }' /etc/subuid)" -ge 20000 ] ||
+        wanted+=('sub-ids')
+    [ -e "/var/lib/systemd/linger/$(id -un)" ] || wanted+=(linger)
+    [ "$selinux" != reduced ] || wanted+=('SELinux types')
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    if [ "$dry_run" = 1 ] || [ "$mode" != install ]; then
+        say "would, as root: $root/scripts/setup-root.sh $(id -un)    (${wanted[*]})"
+    elif [ "$by_root" = 1 ] && { sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; }; then
+        change "as root: ${wanted[*]}" sudo "$root/scripts/setup-root.sh" "$(id -un)"
+        find_selinux
+    else
+        say "not done, for it needs root: ${wanted[*]}"
+        say "hint: an administrator runs: $root/scripts/setup-root.sh $(id -un)"
+    fi
+}
+
 check_host() {
     local release podman subids controllers lsm
     check account "$(id -un) ($(id -u))" "$(truth test "$(id -u)" != 0)" \
@@ -128,10 +174,12 @@ check_host() {
         *) check 'memory and pids limits' "delegated: ${controllers:-none}" '!' \
             'MemoryMax= and TasksMax= of the units have no effect here' ;;
     esac
-    case $(getenforce 2>/dev/null || echo none) in
-        Enforcing) check selinux Enforcing '!' \
-            'the types of Ai-semble are not part of this version: containers run as container_t' ;;
-        *) check selinux 'not enforcing' '!' 'the pod relies on the other layers' ;;
+    case $selinux:$(cat /sys/fs/selinux/enforce 2>/dev/null) in
+        types:1) check selinux 'enforcing, a type for each service' 1 '' ;;
+        types:*) check selinux 'permissive: types are there and refuse nothing' '!' 'as root: setenforce 1' ;;
+        reduced:*) check selinux 'the module ai_semble is not loaded, or is another version' '!' \
+            "as root: $root/scripts/setup-root.sh $(id -un)" ;;
+        *) check selinux 'not enabled' '!' 'the pod relies on the other layers' ;;
     esac
     if [ "$missing" -gt 0 ]; then
         say "error: $missing things are missing on this host"
@@ -255,22 +303,65 @@ install_config() {
 
 install_units() {
     local unit
-    for unit in ai-semble.pod ai-semble-orchestrator.container ai-semble-llm@.container \
-        ai-semble-data.volume; do
+    for unit in ai-semble.pod ai-semble-data.volume; do
         place "$root/quadlets/$unit" "$quadlets/$unit" 644
     done
+    for unit in "${every_service[@]}"; do
+        if deployed "$unit"; then
+            place "$root/quadlets/$(container_of "$unit")" "$quadlets/$(container_of "$unit")" 644
+            place "$root/security/seccomp/$unit.json" "$config/seccomp/$unit.json" 644
+        else
+            remove "$quadlets/$(container_of "$unit")"
+            remove "$config/seccomp/$unit.json"
+        fi
+    done
+    install_labels
     place "$root/quadlets/ai-semble.socket" "$units/ai-semble.socket" 644
     place "$root/quadlets/ai-semble.conf" "$module" 644
-    for unit in "${services[@]}"; do
-        place "$root/security/seccomp/$unit.json" "$config/seccomp/$unit.json" 644
-    done
     {
-        echo '# Written by setup.sh: the instances that the pod starts, and their socket folders.'
+        echo '# Written by setup.sh: the services that the pod starts, and the socket folders of instances.'
         echo '[Unit]'
         instances | sed -e 's|.*|Wants=ai-semble-llm@&.service|'
+        for unit in nlp vision data-processor; do
+            if deployed "$unit"; then echo "Wants=ai-semble-$unit.service"; fi
+        done
         echo '[Service]'
         instances | sed -e 's|.*|ExecStartPre=/usr/bin/mkdir -p -m 0750 %t/ai-semble/llm-&|'
     } | place_text "$units/ai-semble-pod.service.d/instances.conf" 644
+}
+
+deployed() { case " ${services[*]} " in *" $1 "*) ;; *) return 1 ;; esac; }
+
+container_of() { if [ "$1" = llm ]; then echo ai-semble-llm@.container; else echo "ai-semble-$1.container"; fi; }
+
+# The drop-ins with each service's type and level, and the labels of what the pod reads.
+install_labels() {
+    local unit target
+    for unit in ai-semble.pod ai-semble-orchestrator.container ai-semble-llm@.container \
+        ai-semble-nlp.container ai-semble-vision.container ai-semble-data-processor.container; do
+        target=$quadlets/$unit.d/selinux.conf
+        if [ "$selinux" = types ] && [ -e "$quadlets/$unit" ]; then
+            place "$root/quadlets/selinux/$unit.d/selinux.conf" "$target" 644
+        else
+            remove "$target"
+            rmdir "$quadlets/$unit.d" 2>/dev/null || true
+        fi
+    done
+    [ "$selinux" = types ] && [ "$dry_run" = 0 ] || return 0
+    label "$config" ai_semble_config_t
+    label "$home/models" ai_semble_model_t
+    label "$home/files" ai_semble_files_t
+    label "$home/files/incoming/data" ai_semble_exchange_t
+}
+
+# Gives a folder and what is in it a type, if the folder or something in it has another.
+label() { # FOLDER TYPE
+    [ -e "$1" ] || return 0
+    if podman unshare find "$1" -path "$home/files/incoming/data" ! -path "$1" -prune -o -print0 |
+        podman unshare xargs -0 stat -c %C | grep -qv ":$2:"; then
+        change "label $1 as $2" podman unshare find "$1" -path "$home/files/incoming/data" ! -path "$1" -prune \
+            -o -exec chcon --type="$2" {} +
+    fi
 }
 
 instances() {
@@ -347,6 +438,8 @@ step() { printf '== %s (%s s)\n' "$1" "$SECONDS" >&2; }
 
 install_all() {
     step 'this host'
+    find_selinux
+    root_step
     check_host
     [ "$mode" = install ] || exit 0
     step 'binaries and images'
@@ -369,6 +462,11 @@ install_all() {
     first_completion
     step 'done'
     say "$changes changes made"
+    if [ "$selinux" = reduced ]; then
+        say 'mode: reduced: no SELinux types (every other layer is in force)'
+    else
+        say 'mode: full'
+    fi
     say "The pod serves http://127.0.0.1:8080; the key is in $home/client-key"
 }
 
@@ -389,7 +487,7 @@ uninstall() {
     remove "$units/ai-semble-pod.service.d"
     remove "$module"
     change 'reload systemd' systemctl --user daemon-reload
-    for unit in "${services[@]}"; do
+    for unit in "${every_service[@]}"; do
         if podman image exists "localhost/ai-semble-$unit:current"; then
             change "remove the image ai-semble-$unit" \
                 podman image rm --force "localhost/ai-semble-$unit:current" >&2

@@ -5,6 +5,7 @@
 //! It must not know how anything is carried or done: no axum, no candle, no store.
 
 pub mod completion;
+pub mod data;
 pub mod error;
 pub mod file;
 pub mod job;
