@@ -13,6 +13,7 @@ pub mod keys;
 pub mod limits;
 pub mod model;
 pub mod nlp;
+pub mod vision;
 pub mod workflow;
 
 /// The gRPC messages, clients and servers, generated from `proto/aisemble/v1/*.proto`.
