@@ -100,19 +100,13 @@ truth() { if "$@" >/dev/null 2>&1; then echo 1; else echo 0; fi; }
 
 # Whether SELinux is on here, and knows the types in the version that this folder has.
 find_selinux() {
-    local loaded
     [ -e /sys/fs/selinux/enforce ] || return 0
     selinux=reduced
-    loaded=$(cat /etc/ai-semble/selinux.sha256 2>/dev/null || true)
-    case $loaded in
-        "$(cat "$root"/security/selinux/ai_semble.* | sha256sum | cut -d' ' -f1)" | \
-            "$(cat "$root"/security/selinux/ai_semble.* "$root"/security/selinux/ai_semble_gpu.* | sha256sum | cut -d' ' -f1)")
-            # The kernel is asked whether the type exists.
-            if printf 'system_u:object_r:ai_semble_model_t:s0' 2>/dev/null >/sys/fs/selinux/context; then
-                selinux=types
-            fi
-            ;;
-    esac
+    # The kernel is asked whether the type exists.
+    if [ "$(cat /etc/ai-semble/selinux.sha256 2>/dev/null)" = "$("$root/scripts/setup-root.sh" --digest)" ] &&
+        printf 'system_u:object_r:ai_semble_model_t:s0' 2>/dev/null >/sys/fs/selinux/context; then
+        selinux=types
+    fi
 }
 
 # THE ONE STEP THAT NEEDS ROOT: sub-ids, linger, the SELinux module. By sudo, where this account may
@@ -401,6 +395,10 @@ start_pod() {
         if systemctl --user --quiet is-active ai-semble-pod.service 2>/dev/null; then
             # The socket first: a client that connects meanwhile would start the pod again.
             change 'stop the pod of before' systemctl --user stop ai-semble.socket ai-semble-pod.service
+        fi
+        # Starts of before do not count against this one.
+        if [ "$dry_run" = 0 ]; then
+            systemctl --user reset-failed ai-semble-pod.service ai-semble.socket 2>/dev/null || true
         fi
     fi
     if ! systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null; then

@@ -75,7 +75,7 @@ host start "$tree" "$name" || exit 77
 # What a user has: the repository's files, a folder of binaries, a model file.
 folder=$AISEMBLE_HOST_STATE/$name/home/clinic
 mkdir -p "$folder/ai-semble" "$folder/release"
-tar -C "$root" -cf - scripts/setup.sh scripts/setup-pod.sh scripts/build-images.sh quadlets configs \
+tar -C "$root" -cf - scripts quadlets configs \
     security/seccomp containers/Containerfile | tar -C "$folder/ai-semble" -xf -
 cp "$binaries"/ai-semble* "$binaries/release" "$folder/release/"
 cp "$model_file" "$folder/model.gguf"
@@ -88,6 +88,8 @@ chown -R 1000:1000 "$folder"
 report=$cache/host/report.txt
 # shellcheck source=tests/host/checks.sh
 . "$here/checks.sh"
+# shellcheck source=tests/host/upgrade.sh
+. "$here/upgrade.sh"
 
 step 'setup.sh, as the user would'
 deploy
@@ -101,8 +103,11 @@ check_secrets
 check_images
 step 'crashes and restarts'
 check_crashes
-step 'setup.sh again, and uninstall'
+step 'setup.sh again'
 check_repetition
+step 'upgrades and the way back'
+check_upgrade
+step 'uninstall'
 check_removal
 
 step 'report'
