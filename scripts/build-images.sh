@@ -7,7 +7,11 @@ set -euo pipefail
 folder=$(cd "${1:?usage: scripts/build-images.sh FOLDER [SERVICE...]}" && pwd)
 shift
 services=("$@")
-[ ${#services[@]} -gt 0 ] || services=(orchestrator llm)
+if [ ${#services[@]} -eq 0 ]; then
+    for service in orchestrator llm nlp vision data-processor; do
+        if [ -x "$folder/ai-semble-$service" ]; then services+=("$service"); fi
+    done
+fi
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 # Each service is a user of its own; they share the group 10000, which owns the sockets.
@@ -15,6 +19,9 @@ uid_of() {
     case $1 in
         orchestrator) echo 10001 ;;
         llm) echo 10002 ;;
+        nlp) echo 10003 ;;
+        vision) echo 10004 ;;
+        data-processor) echo 10005 ;;
         *) echo "error: no service $1" >&2; return 1 ;;
     esac
 }

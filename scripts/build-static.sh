@@ -7,10 +7,15 @@ set -euo pipefail
 output=${1:?usage: scripts/build-static.sh OUTPUT_FOLDER [BINARY...]}
 shift
 binaries=("$@")
+root=$(cd "$(dirname "$0")/.." && pwd)
 if [ ${#binaries[@]} -eq 0 ]; then
     binaries=(ai-semble-orchestrator ai-semble-llm ai-semble ai-semble-sandbox-probe)
+    for service in ai-services/nlp ai-services/vision data-processor; do
+        if [ -e "$root/containers/$service/src/main.rs" ]; then
+            binaries+=("ai-semble-${service##*/}")
+        fi
+    done
 fi
-root=$(cd "$(dirname "$0")/.." && pwd)
 profile=${AISEMBLE_PROFILE:-dist}
 target=$(rustc -vV | awk '/^host:/ { print $2 }')
 target_dir=${CARGO_TARGET_DIR:-$root/target}

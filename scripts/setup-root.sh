@@ -3,6 +3,7 @@
 # it by sudo where that is possible; an administrator can run it instead, at any time. Running it
 # twice changes nothing the second time.
 # usage: scripts/setup-root.sh [--remove] ACCOUNT
+#        scripts/setup-root.sh --digest    prints what the loaded modules' record should be; no root
 #   Linger and sub-ids for ACCOUNT, and, where SELinux is enabled, the module with the pod's types.
 #   --remove takes the module away and leaves linger and sub-ids.
 set -euo pipefail
@@ -12,10 +13,28 @@ here=$(cd "$(dirname "$0")" && pwd)
 policy=$here/../security/selinux
 # What is loaded, for setup.sh, which may not ask the policy store.
 record=/etc/ai-semble/selinux.sha256
+say() { printf 'root: %s\n' "$*" >&2; }
+
+has_type() { printf 'system_u:object_r:%s:s0' "$1" >/sys/fs/selinux/context; } 2>/dev/null
+
+modules() { # the names of those that this host can take
+    echo ai_semble
+    echo ai_semble_levels
+    if ls /dev/nvidiactl >/dev/null 2>&1 && has_type xserver_misc_device_t; then
+        echo ai_semble_gpu
+    fi
+}
+
+digest() { modules | while read -r name; do cat "$policy/$name".*; done | sha256sum | cut -d' ' -f1; }
+
 remove=0
 if [ "${1:-}" = --remove ]; then
     remove=1
     shift
+fi
+if [ "${1:-}" = --digest ]; then
+    digest
+    exit
 fi
 account=${1:?usage: scripts/setup-root.sh [--remove] ACCOUNT}
 if [ "$(id -u)" != 0 ]; then
@@ -24,20 +43,9 @@ if [ "$(id -u)" != 0 ]; then
 fi
 id -u "$account" >/dev/null
 
-say() { printf 'root: %s\n' "$*" >&2; }
-
-has_type() { printf 'system_u:object_r:%s:s0' "$1" >/sys/fs/selinux/context; } 2>/dev/null
-
-modules() { # the names of those that this host can take
-    echo ai_semble
-    if ls /dev/nvidiactl >/dev/null 2>&1 && has_type xserver_misc_device_t; then
-        echo ai_semble_gpu
-    fi
-}
-
 install_module() {
     local wanted tool work name packages=()
-    wanted=$(modules | while read -r name; do cat "$policy/$name".*; done | sha256sum | cut -d' ' -f1)
+    wanted=$(digest)
     if [ "$(cat "$record" 2>/dev/null)" = "$wanted" ] && has_type ai_semble_llm_t; then return; fi
     for tool in checkmodule semodule_package semodule restorecon; do
         if ! command -v "$tool" >/dev/null; then
@@ -50,6 +58,10 @@ install_module() {
     # shellcheck disable=SC2064  # the folder of now
     trap "rm -rf '$work'" EXIT
     while read -r name; do
+        if [ -e "$policy/$name.cil" ]; then
+            packages+=("$policy/$name.cil")
+            continue
+        fi
         checkmodule -M -m -o "$work/$name.mod" "$policy/$name.te" >/dev/null
         if [ -e "$policy/$name.fc" ]; then
             semodule_package -o "$work/$name.pp" -m "$work/$name.mod" -f "$policy/$name.fc"
@@ -66,7 +78,7 @@ install_module() {
 
 remove_module() {
     local name
-    for name in ai_semble_gpu ai_semble; do
+    for name in ai_semble_gpu ai_semble_levels ai_semble; do
         if semodule -l | grep -qx "$name"; then
             say "remove the SELinux module $name"
             semodule -r "$name"
