@@ -485,11 +485,10 @@ uninstall() {
     remove "$units/ai-semble-pod.service.d"
     remove "$module"
     change 'reload systemd' systemctl --user daemon-reload
-    for unit in "${every_service[@]}"; do
-        if podman image exists "localhost/ai-semble-$unit:current"; then
-            change "remove the image ai-semble-$unit" \
-                podman image rm --force "localhost/ai-semble-$unit:current" >&2
-        fi
+    # Those of now and those that deploy.sh kept.
+    local image
+    for image in $(podman image ls --format '{{.Repository}}:{{.Tag}}' | grep '^localhost/ai-semble-' || true); do
+        change "remove the image $image" podman image rm --force "$image" >&2
     done
     remove "$config"
     remove "$command_path"
