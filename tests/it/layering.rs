@@ -13,6 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aisemble-sandbox", &[]),
     ("aisemble-batcher", &[]),
     ("aisemble-kernels", &[]),
+    ("aisemble-convert", &[]),
     ("aisemble-weights", &["aisemble-kernels"]),
     // L1
     ("aisemble-jobs", &["aisemble-protocol"]),
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("aisemble-data-processor", &["aisemble-service", "aisemble-protocol", "aisemble-sandbox"]),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
-    ("aisemble-cli", &["aisemble-protocol", "aisemble-client"]),
+    ("aisemble-cli", &["aisemble-protocol", "aisemble-client", "aisemble-convert"]),
     // L3: the tests may import anything, and nothing imports them.
     ("aisemble-tests", &["*"]),
 ];
