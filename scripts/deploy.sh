@@ -90,6 +90,8 @@ keep() {
     mkdir -p "$kept"
     for image in $(images previous); do podman untag "$image" "$image"; done
     for image in $(images current); do podman tag "$image" "${image%:current}:previous"; done
+    # What was kept the time before has no name any more.
+    podman image prune --force --filter 'label=io.containers.capabilities=' >/dev/null
     for place in "${places[@]}"; do
         if [ -e "$HOME/$place" ]; then present+=("$place"); fi
     done

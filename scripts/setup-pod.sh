@@ -485,10 +485,13 @@ uninstall() {
     remove "$units/ai-semble-pod.service.d"
     remove "$module"
     change 'reload systemd' systemctl --user daemon-reload
-    # Those of now and those that deploy.sh kept.
+    # Those of now, those that deploy.sh kept, and those that lost their name to a newer one.
     local image
-    for image in $(podman image ls --format '{{.Repository}}:{{.Tag}}' | grep '^localhost/ai-semble-' || true); do
-        change "remove the image $image" podman image rm --force "$image" >&2
+    for unit in "${every_service[@]}"; do
+        for image in $(podman image ls --quiet --no-trunc \
+            --filter "label=org.opencontainers.image.title=ai-semble-$unit" | sort -u); do
+            change "remove the image ai-semble-$unit ${image:7:12}" podman image rm --force "$image" >&2
+        done
     done
     remove "$config"
     remove "$command_path"

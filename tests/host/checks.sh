@@ -295,7 +295,7 @@ check_repetition() {
 }
 
 check_removal() {
-    as_user podman image rm --force localhost/ai-semble-sandbox-probe:current >/dev/null 2>&1 || true
+    as_user podman image rm --force localhost/ai-semble-sandbox-probe:{current,previous} >/dev/null 2>&1 || true
     expect 49d 'setup.sh --uninstall' 0 "$(code_of setup --uninstall)"
     cat "$work/out"
     expect 49e 'files left' 0 \
