@@ -1,7 +1,8 @@
 //! Prefill and decode tokens per second of the decoder itself: no sampling but the argmax, no
 //! service. One JSON object a line on stdout.
 //!
-//! `cargo bench -p aisemble-llm [-- MODEL.gguf]`; the model is that of the tests by default. Rates
+//! `cargo bench -p aisemble-llm [-- MODEL.gguf] [--threads N] [--sequences N] [--context N]`; the
+//! model is that of the tests by default, the numbers are all that are in the tables below. Rates
 //! are given by the clock and by CPU time: the second can be compared on a machine that others use.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use aisemble_weights::GgufFile;
 use aisemble_weights::candle::Device;
 use aisemble_weights::kernels::Pool;
 
-const PROMPT_TOKENS: usize = 256;
+const THREADS: [usize; 2] = [1, 2];
+/// Sequences at once, and tokens of the prompt of each.
+const CASES: [(usize, usize); 6] = [(1, 256), (2, 256), (4, 256), (8, 256), (16, 256), (1, 4096)];
 const OUTPUT_TOKENS: usize = 64;
 const CHUNK_TOKENS: usize = 512;
 const REPEATS: usize = 3;
@@ -21,22 +24,32 @@ const REPEATS: usize = 3;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    // Cargo passes `--bench`.
-    let given = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)?.parse::<usize>().ok()
+    };
+    let given = arguments.iter().find(|argument| argument.ends_with(".gguf"));
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     let file = "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf";
     let path = given.map_or_else(|| home().join(".cache/ai-semble").join(file), PathBuf::from);
     let gguf = GgufFile::open(&path)?;
-    for threads in [1, 2] {
+    for threads in THREADS.into_iter().filter(|n| number("--threads").is_none_or(|m| m == *n)) {
         let pool = Arc::new(Pool::new(Some(threads))?);
-        let positions = PROMPT_TOKENS + OUTPUT_TOKENS;
+        let positions = CASES.iter().map(|(_, context)| context + OUTPUT_TOKENS).max();
+        let positions = positions.unwrap_or(0);
         let decoder = Decoder::load(&gguf, positions, pool, &Device::Cpu, |_, _| {})?;
-        for sequences in [1, 8] {
+        for (sequences, context) in CASES {
+            let wanted = number("--sequences").is_none_or(|n| n == sequences)
+                && number("--context").is_none_or(|n| n == context);
+            if !wanted {
+                continue;
+            }
             let mut runs = Vec::with_capacity(REPEATS);
             for _ in 0..REPEATS {
-                runs.push(run(&decoder, sequences)?);
+                runs.push(run(&decoder, sequences, context)?);
             }
-            report(&path, (threads, sequences), &runs);
+            report(&path, (threads, sequences, context), &runs);
         }
     }
     Ok(())
@@ -69,17 +82,16 @@ impl Cost {
     }
 }
 
-fn run(decoder: &Decoder, sequences: usize) -> Result<Run, Failure> {
-    let blocks_each = (PROMPT_TOKENS + OUTPUT_TOKENS).div_ceil(BLOCK_TOKENS);
+fn run(decoder: &Decoder, sequences: usize, context: usize) -> Result<Run, Failure> {
+    let blocks_each = (context + OUTPUT_TOKENS).div_ceil(BLOCK_TOKENS);
     let mut caches = decoder.caches(sequences * blocks_each, CacheKind::F16)?;
     let tables: Vec<Vec<u32>> = (0..sequences)
         .map(|index| ((index * blocks_each) as u32..((index + 1) * blocks_each) as u32).collect())
         .collect();
     let vocabulary = decoder.config().vocabulary as u32;
-    let prompt: Vec<u32> =
-        (0..PROMPT_TOKENS as u32).map(|i| (i * 7919 + 11) % vocabulary).collect();
+    let prompt: Vec<u32> = (0..context as u32).map(|i| (i * 7919 + 11) % vocabulary).collect();
     let mut last: Vec<u32> = Vec::new();
-    let prefill = Cost::measure(sequences * PROMPT_TOKENS, || {
+    let prefill = Cost::measure(sequences * context, || {
         last = prompt_pass(decoder, &mut caches, &tables, &prompt)?;
         Ok(())
     })?;
@@ -87,7 +99,7 @@ fn run(decoder: &Decoder, sequences: usize) -> Result<Run, Failure> {
         for at in 0..OUTPUT_TOKENS {
             let mut batch = StepBatch::default();
             for (table, token) in tables.iter().zip(&last) {
-                batch.push(&[*token], PROMPT_TOKENS + at, table, true);
+                batch.push(&[*token], context + at, table, true);
             }
             last = likeliest(decoder, &batch, &mut caches)?;
         }
@@ -104,12 +116,15 @@ fn prompt_pass(
     prompt: &[u32],
 ) -> Result<Vec<u32>, Failure> {
     let mut first = Vec::new();
-    for tables in tables.chunks(CHUNK_TOKENS / PROMPT_TOKENS) {
-        let mut batch = StepBatch::default();
-        for table in tables {
-            batch.push(prompt, 0, table, true);
+    for tables in tables.chunks((CHUNK_TOKENS / prompt.len()).max(1)) {
+        let chunks = prompt.len().div_ceil(CHUNK_TOKENS);
+        for (index, chunk) in prompt.chunks(CHUNK_TOKENS).enumerate() {
+            let mut batch = StepBatch::default();
+            for table in tables {
+                batch.push(chunk, index * CHUNK_TOKENS, table, index + 1 == chunks);
+            }
+            first.extend(likeliest(decoder, &batch, caches)?);
         }
-        first.extend(likeliest(decoder, &batch, caches)?);
     }
     Ok(first)
 }
@@ -128,7 +143,7 @@ fn likeliest(
 }
 
 #[expect(clippy::print_stdout, reason = "figures are what the program is for")]
-fn report(path: &Path, (threads, sequences): (usize, usize), runs: &[Run]) {
+fn report(path: &Path, (threads, sequences, context): (usize, usize, usize), runs: &[Run]) {
     let best = |cost: fn(&Run) -> Cost| {
         let rates = runs.iter().map(|run| cost(run).rates());
         rates.fold((0.0_f64, 0.0_f64), |best, rate| (best.0.max(rate.0), best.1.max(rate.1)))
@@ -141,7 +156,7 @@ fn report(path: &Path, (threads, sequences): (usize, usize), runs: &[Run]) {
             "model": path.file_name().map(|name| name.to_string_lossy()),
             "threads": threads,
             "sequences": sequences,
-            "prompt_tokens": PROMPT_TOKENS,
+            "prompt_tokens": context,
             "output_tokens": OUTPUT_TOKENS,
             "prefill_tokens_per_s": prefill.0.round(),
             "prefill_tokens_per_cpu_s": prefill.1.round(),

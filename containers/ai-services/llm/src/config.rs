@@ -62,8 +62,28 @@ pub struct EngineSection {
     pub prefill_chunk_tokens: usize,
     /// Prompt tokens of a step in which somebody decodes: what a running stream waits for.
     pub prefill_chunk_tokens_beside_decode: usize,
+    /// A step with prompt tokens beside running streams may take this percentage of one without;
+    /// learnt while it runs. 0 = always the whole chunk.
+    pub decode_slowdown_percent_max: u32,
+    /// Whose prompts may reuse the KV blocks of whose.
+    pub prefix_cache: PrefixCache,
+    /// Tokens that speculation proposes for a stream in a step at most; 0 = no speculation.
+    pub draft_tokens_max: usize,
     /// How long a running sequence waits for its reader, milliseconds; then it is given up.
     pub reader_wait_ms_max: u64,
+}
+
+/// Who reuses the beginnings of whose prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixCache {
+    /// Nobody: every prompt is computed from its first token.
+    Off,
+    /// Each API key its own, so that no key can find out by the time of an answer what another
+    /// asked.
+    PerKey,
+    /// Everybody everybody's.
+    Shared,
 }
 
 /// Element of the KV cache.
@@ -112,6 +132,9 @@ impl Default for EngineSection {
             queue_depth_max: 64,
             prefill_chunk_tokens: 512,
             prefill_chunk_tokens_beside_decode: 64,
+            decode_slowdown_percent_max: 200,
+            prefix_cache: PrefixCache::PerKey,
+            draft_tokens_max: 5,
             reader_wait_ms_max: 10_000,
         }
     }
@@ -123,7 +146,7 @@ type Range = (&'static str, u64, u64, u64);
 impl ServiceConfig for LlmConfig {
     fn validate(&self) -> Result<(), InvalidConfig> {
         let engine = &self.engine;
-        let ranges: [Range; 9] = [
+        let ranges: [Range; 10] = [
             ("threads", engine.threads as u64, 0, 256),
             ("context_tokens_max", engine.context_tokens_max as u64, 16, 1 << 20),
             ("output_tokens_max", engine.output_tokens_max as u64, 1, 1 << 20),
@@ -137,8 +160,14 @@ impl ServiceConfig for LlmConfig {
                 1,
                 8192,
             ),
+            ("draft_tokens_max", engine.draft_tokens_max as u64, 0, 16),
             ("reader_wait_ms_max", engine.reader_wait_ms_max, 1, 600_000),
         ];
+        let slowdown = engine.decode_slowdown_percent_max;
+        if slowdown != 0 && !(110..=10_000).contains(&slowdown) {
+            let reason = format!("is {slowdown}; it must be 0, or between 110 and 10000");
+            return Err(InvalidConfig::new("engine.decode_slowdown_percent_max", reason));
+        }
         for (key, value, low, high) in ranges {
             if value < low || value > high {
                 return Err(InvalidConfig::new(

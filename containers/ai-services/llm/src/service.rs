@@ -13,8 +13,8 @@ use aisemble_weights::kernels::Pool;
 use aisemble_weights::{GgufFile, Tokenizer, device, digest};
 use tonic::service::RoutesBuilder;
 
-use crate::config::{EngineSection, KvType, LlmConfig, ModelSection};
-use crate::engine::SchedulerLimits;
+use crate::config::{EngineSection, KvType, LlmConfig, ModelSection, PrefixCache};
+use crate::engine::{PrefixSharing, SchedulerLimits};
 use crate::grpc::LlmApi;
 use crate::host::{Host, RequestLimits};
 use crate::model::{self, BLOCK_TOKENS, CacheKind, Decoder};
@@ -111,19 +111,27 @@ impl Service for LlmService {
 
     fn stats(&self) -> v1::StatsResponse {
         let (batcher, meters) = (self.host.batcher.stats(), self.host.meters.now());
-        let scheduler = self.host.limits.scheduler;
+        let (limits, scheduler) = (self.host.limits.scheduler, meters.scheduler);
+        // Whoever is in the batcher's queue or has just come in waits too.
+        let inside = batcher.running + batcher.waiting.iter().sum::<usize>();
         v1::StatsResponse {
-            requests_running: batcher.running as u32,
-            requests_queued: batcher.waiting.iter().sum::<usize>() as u32,
+            requests_running: scheduler.running.min(inside) as u32,
+            requests_queued: inside.saturating_sub(scheduler.running) as u32,
             queue_depth_max: self.host.info.limits.map_or(0, |limits| limits.queue_depth_max),
             requests_total: batcher.submitted_total,
             requests_cancelled_total: batcher.unfinished_total,
             steps_total: batcher.steps_total,
             step_rows_total: meters.rows,
             prompt_tokens_total: meters.prompt_tokens,
+            prompt_tokens_cached_total: meters.prompt_tokens_cached,
             output_tokens_total: meters.output_tokens,
-            kv_tokens_used: meters.kv_tokens_used,
-            kv_tokens_max: (scheduler.blocks * scheduler.block_tokens) as u64,
+            kv_tokens_used: scheduler.kv_tokens_used as u64,
+            kv_tokens_max: (limits.blocks * limits.block_tokens) as u64,
+            kv_tokens_cached: scheduler.kv_tokens_kept as u64,
+            kv_evictions_total: scheduler.evictions,
+            preemptions_total: scheduler.preemptions,
+            draft_tokens_total: scheduler.drafted,
+            draft_tokens_accepted_total: scheduler.accepted,
             ..v1::StatsResponse::default()
         }
     }
@@ -201,6 +209,13 @@ fn request_limits(engine: &EngineSection, decoder: &Decoder) -> RequestLimits {
             block_tokens: BLOCK_TOKENS,
             prefill_tokens_alone: engine.prefill_chunk_tokens,
             prefill_tokens_beside_decode: engine.prefill_chunk_tokens_beside_decode,
+            slowdown_percent_max: engine.decode_slowdown_percent_max,
+            sharing: match engine.prefix_cache {
+                PrefixCache::Off => PrefixSharing::Off,
+                PrefixCache::PerKey => PrefixSharing::PerOwner,
+                PrefixCache::Shared => PrefixSharing::All,
+            },
+            draft_tokens_max: engine.draft_tokens_max,
         },
         reader_wait_max: Duration::from_millis(engine.reader_wait_ms_max),
     }
@@ -209,8 +224,9 @@ fn request_limits(engine: &EngineSection, decoder: &Decoder) -> RequestLimits {
 fn batcher_config(engine: &EngineSection) -> BatcherConfig {
     BatcherConfig {
         thread_name: "llm-model".to_owned(),
-        queue_depth_max: engine.queue_depth_max,
-        running_max: engine.batch_rows_max,
+        // All of them are the scheduler's: it has the queue that knows owners and the cache.
+        running_max: engine.batch_rows_max + engine.queue_depth_max,
+        queue_depth_max: 0,
         ..BatcherConfig::default()
     }
 }

@@ -1,16 +1,26 @@
-//! The sequences that run, and the plan of the next step: one row for each sequence that decodes,
-//! and chunks of prompts beside them under a token budget.
+//! The sequences: who waits, who runs, what they hold. `plan` decides what the next step computes.
 //!
-//! A sequence has `known` tokens (its prompt and what was sampled) of which `computed` are in the
+//! A sequence has known `tokens` (its prompt and what was sampled) of which `computed` are in the
 //! KV cache; each step computes the next ones. When all are computed, the last row's logits give
 //! the next token. So a decode step is nothing but a chunk of one row.
+//!
+//! A sequence starts when there is room for what is known of it, not for all that it may become.
+//! When blocks run out later, who is less urgent or came later gives its own up, waits again, and
+//! is computed anew from its tokens, which is bit for bit the same.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::blocks::{BlockPool, BlockTable};
+use super::blocks::{BlockPool, BlockTable, PrefixRoot};
+use super::budget::PrefillBudget;
+use super::draft::Drafter;
+use super::line::{Class, Line};
+use super::plan::Plan;
 
-/// Steps that a prompt may be passed over by shorter ones before it goes first.
-const PASSED_OVER_MAX: u32 = 8;
+/// What a decoding row costs its owner's share; a prompt token costs 1.
+const DECODE_COST: u64 = 2;
+/// Times that a sequence gives way to more urgent ones; then it counts as urgent itself.
+const PREEMPTED_MAX: u32 = 3;
 
 /// Sizes that the scheduler keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +33,42 @@ pub struct SchedulerLimits {
     pub block_tokens: usize,
     /// Prompt tokens of a step in which nobody decodes.
     pub prefill_tokens_alone: usize,
-    /// Prompt tokens of a step in which somebody decodes, and waits for it.
+    /// Prompt tokens of a step in which somebody decodes, and waits for it; at most.
     pub prefill_tokens_beside_decode: usize,
+    /// A step with prompt tokens beside decoding sequences may take this percentage of one without;
+    /// 0 = no matter how long.
+    pub slowdown_percent_max: u32,
+    /// Who may reuse whose prefixes.
+    pub sharing: PrefixSharing,
+    /// Tokens that are proposed for a sequence in a step at most; 0 = no speculation.
+    pub draft_tokens_max: usize,
 }
 
-/// Names a sequence that runs. Keys grow with admission and are never used twice.
+/// Who may reuse the KV blocks of whose prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefixSharing {
+    /// Nothing is kept.
+    Off,
+    /// An owner its own. How long an answer takes then says nothing about what others asked.
+    PerOwner,
+    /// Everybody everybody's.
+    All,
+}
+
+/// Names a sequence. Keys grow with arrival and are never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceKey(u64);
+
+impl SequenceKey {
+    #[cfg(test)]
+    pub(super) fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// Names whoever a sequence is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnerKey(pub u64);
 
 /// What a sequence will need at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,59 +97,100 @@ pub struct NeverFits {
     pub kv_tokens_max: usize,
 }
 
-/// Rows of one sequence in a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlannedRows {
-    /// Whose.
-    pub key: SequenceKey,
-    /// Position of the first row's token.
-    pub start: usize,
-    /// How many rows, at least 1.
-    pub rows: usize,
-    /// Whether the last row's logits are wanted: it is the last known token.
-    pub samples: bool,
+/// A sequence to be.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// Tokens to sample at most, at least 1.
+    pub output_tokens_max: usize,
+    /// How urgent.
+    pub class: Class,
+    /// For whom.
+    pub owner: OwnerKey,
 }
 
-/// The rows of a step. Empty when no sequence can move.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Decoding sequences first, each sequence at most once.
-    pub parts: Vec<PlannedRows>,
-}
-
-impl Plan {
-    /// Rows in all.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.parts.iter().map(|part| part.rows).sum()
-    }
+/// What happened so far, and how things stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedulerFigures {
+    /// Sequences that run.
+    pub running: usize,
+    /// Sequences that wait, preempted ones included.
+    pub waiting: usize,
+    /// Tokens that the blocks of running sequences have room for.
+    pub kv_tokens_used: usize,
+    /// Tokens in blocks that nobody holds and that are kept.
+    pub kv_tokens_kept: usize,
+    /// Kept blocks that made room.
+    pub evictions: u64,
+    /// Times that a sequence gave its place or its blocks up.
+    pub preemptions: u64,
+    /// Tokens proposed.
+    pub drafted: u64,
+    /// Proposed tokens that were right.
+    pub accepted: u64,
 }
 
 #[derive(Debug)]
-struct Running {
-    table: BlockTable,
-    known: usize,
-    computed: usize,
-    kv_tokens_max: usize,
-    passed_over: u32,
+pub(super) struct Sequence {
+    pub(super) class: Class,
+    pub(super) owner: OwnerKey,
+    pub(super) tokens: Vec<u32>,
+    pub(super) kv_tokens_max: usize,
+    pub(super) drafter: Drafter,
+    /// Times that it gave its place or its blocks up.
+    pub(super) preempted: u32,
+    /// Prompt tokens that were not computed but reused.
+    pub(super) reused: usize,
+    pub(super) has_run: bool,
+    pub(super) place: Option<Running>,
 }
 
-impl Running {
-    fn missing(&self) -> usize {
-        self.known - self.computed
+/// What a sequence has while it runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) table: BlockTable,
+    pub(super) computed: usize,
+    pub(super) passed_over: u32,
+    /// Tokens that the last plan proposed and that have not been judged yet, and how many were
+    /// right.
+    pub(super) proposed: usize,
+    pub(super) accepted: usize,
+}
+
+impl Sequence {
+    /// How urgent it is by now: who had to give way too often is older than all who come.
+    pub(super) fn urgency(&self) -> Class {
+        if self.preempted >= PREEMPTED_MAX { Class::Interactive } else { self.class }
     }
 
-    fn decodes(&self) -> bool {
-        self.computed > 0 && self.missing() == 1
+    /// Known tokens that are not in the cache.
+    pub(super) fn missing(&self) -> usize {
+        self.tokens.len() - self.place.as_ref().map_or(0, |running| running.computed)
+    }
+
+    pub(super) fn decodes(&self) -> bool {
+        self.missing() == 1 && self.place.as_ref().is_some_and(|running| running.computed > 0)
+    }
+
+    /// What may be reused: the last token is always computed, for its logits.
+    pub(super) fn reusable(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - 1]
     }
 }
 
-/// The sequences that run.
+/// All sequences.
 #[derive(Debug)]
 pub struct Scheduler {
-    limits: SchedulerLimits,
-    pool: BlockPool,
-    running: BTreeMap<SequenceKey, Running>,
+    pub(super) limits: SchedulerLimits,
+    pub(super) pool: BlockPool,
+    pub(super) sequences: BTreeMap<SequenceKey, Sequence>,
+    pub(super) line: Line,
+    pub(super) budget: PrefillBudget,
+    pub(super) running: usize,
+    pub(super) preemptions: u64,
+    pub(super) drafted: u64,
+    accepted: u64,
     next_key: u64,
 }
 
@@ -126,8 +206,20 @@ impl Scheduler {
             limits.prefill_tokens_alone > 0 && limits.prefill_tokens_beside_decode > 0,
             "a prompt must be able to advance"
         );
-        let pool = BlockPool::new(limits.blocks, limits.block_tokens);
-        Self { limits, pool, running: BTreeMap::new(), next_key: 0 }
+        let keeps = limits.sharing != PrefixSharing::Off;
+        let beside = limits.prefill_tokens_beside_decode;
+        Self {
+            limits,
+            pool: BlockPool::new(limits.blocks, limits.block_tokens, keeps),
+            sequences: BTreeMap::new(),
+            line: Line::default(),
+            budget: PrefillBudget::new(beside, limits.slowdown_percent_max, limits.rows_max),
+            running: 0,
+            preemptions: 0,
+            drafted: 0,
+            accepted: 0,
+            next_key: 0,
+        }
     }
 
     /// Whether a sequence could ever run here.
@@ -143,144 +235,138 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Whether the sequence could start now.
-    #[must_use]
-    pub fn has_room(&self, footprint: Footprint) -> bool {
-        self.running.len() < self.limits.rows_max
-            && self.pool.blocks_for(footprint.kv_tokens()) <= self.pool.unpromised()
-    }
-
-    /// Starts a sequence; `None` when there is no room for it now.
+    /// Takes a sequence in; it waits until a plan says that it has started.
     ///
     /// # Panics
-    /// When the footprint is empty: callers check prompts.
-    pub fn admit(&mut self, footprint: Footprint) -> Option<SequenceKey> {
-        assert!(footprint.prompt_tokens > 0, "an empty prompt has nothing to compute");
-        assert!(footprint.output_tokens_max > 0, "a sequence samples at least one token");
-        if self.running.len() >= self.limits.rows_max {
-            return None;
-        }
-        let kv_tokens_max = footprint.kv_tokens();
-        let table = self.pool.reserve(self.pool.blocks_for(kv_tokens_max))?;
+    /// When the request is empty or can never fit: callers check both.
+    pub fn submit(&mut self, request: Request) -> SequenceKey {
+        let (prompt_tokens, output_tokens_max) = (request.prompt.len(), request.output_tokens_max);
+        assert!(prompt_tokens > 0, "an empty prompt has nothing to compute");
+        assert!(output_tokens_max > 0, "a sequence samples at least one token");
+        let footprint = Footprint { prompt_tokens, output_tokens_max };
+        assert!(Self::check(&self.limits, footprint).is_ok(), "it could wait for ever");
         let key = SequenceKey(self.next_key);
         self.next_key += 1;
-        let known = footprint.prompt_tokens;
-        let running = Running { table, known, computed: 0, kv_tokens_max, passed_over: 0 };
-        self.running.insert(key, running);
-        Some(key)
-    }
-
-    /// Plans the next step and gives the planned rows their blocks. A sequence for which `paused`
-    /// answers true keeps its blocks and gets no rows: its reader is behind.
-    pub fn plan(&mut self, paused: impl Fn(SequenceKey) -> bool) -> Plan {
-        let mut plan = Plan::default();
-        let mut prefilling = Vec::new();
-        for (&key, running) in &self.running {
-            if running.missing() == 0 || paused(key) {
-                continue;
-            }
-            if running.decodes() {
-                plan.parts.push(running.part(key, 1));
-            } else {
-                let first = running.passed_over >= PASSED_OVER_MAX;
-                prefilling.push((!first, if first { 0 } else { running.missing() }, key));
-            }
-        }
-        let mut budget = if plan.parts.is_empty() {
-            self.limits.prefill_tokens_alone
-        } else {
-            self.limits.prefill_tokens_beside_decode
+        let (class, owner) = (request.class, request.owner);
+        let is_new = !self.sequences.values().any(|sequence| sequence.owner == owner);
+        let sequence = Sequence {
+            class,
+            owner,
+            tokens: request.prompt,
+            kv_tokens_max: footprint.kv_tokens(),
+            drafter: Drafter::default(),
+            preempted: 0,
+            reused: 0,
+            has_run: false,
+            place: None,
         };
-        // Short prompts first, so that one long prompt does not hold all the others; a prompt that
-        // was passed over too often goes before them, the oldest first.
-        prefilling.sort_unstable();
-        for (_, _, key) in prefilling {
-            let Some(running) = self.running.get_mut(&key) else { continue };
-            let rows = running.missing().min(budget);
-            if rows == 0 {
-                running.passed_over += 1;
-                continue;
-            }
-            running.passed_over = 0;
-            budget -= rows;
-            plan.parts.push(running.part(key, rows));
-        }
-        for part in &plan.parts {
-            if let Some(running) = self.running.get_mut(&part.key) {
-                self.pool.grow(&mut running.table, part.start + part.rows);
-            }
-        }
-        plan
+        self.sequences.insert(key, sequence);
+        self.line.push(key, class, owner, is_new);
+        key
     }
 
-    /// The rows of `plan` are in the KV cache now.
+    /// The rows of `plan` are in the KV cache now. `took`: how long the step was.
     ///
     /// # Panics
     /// When a part does not continue where its sequence stands: a plan used twice.
-    pub fn computed(&mut self, plan: &Plan) {
+    pub fn computed(&mut self, plan: &Plan, took: Duration) {
+        let mut decoding = 0;
         for part in &plan.parts {
-            if let Some(running) = self.running.get_mut(&part.key) {
-                assert_eq!(running.computed, part.start, "a plan is carried out once, in order");
-                running.computed += part.rows;
-                assert!(running.computed <= running.known, "only known tokens are computed");
-            }
+            let Some(sequence) = self.sequences.get_mut(&part.key) else { continue };
+            let cost = if sequence.decodes() { DECODE_COST } else { part.rows as u64 };
+            decoding += if sequence.decodes() { part.rows + part.draft.len() } else { 0 };
+            let Some(running) = &mut sequence.place else { continue };
+            assert_eq!(running.computed, part.start, "a plan is carried out once, in order");
+            running.computed += part.rows;
+            assert!(running.computed <= sequence.tokens.len(), "only known tokens are computed");
+            running.proposed = part.draft.len();
+            running.accepted = 0;
+            self.pool.fill(&mut running.table, &sequence.tokens[..running.computed]);
+            self.line.charge(sequence.owner, cost);
         }
+        self.budget.observe(decoding, plan.rows() - decoding, took);
     }
 
-    /// A token was sampled for the sequence; it will be computed in the next step.
+    /// A token was sampled for the sequence. True when it is the one that the plan proposed in this
+    /// place: its row has been computed in the same step, and the next token may be sampled from
+    /// that row's logits. Otherwise the token is computed in the next step.
     ///
     /// # Panics
-    /// When the sequence is not there, or is at its end: both defects of the caller.
-    pub fn sampled(&mut self, key: SequenceKey) {
-        let running = self.running.get_mut(&key);
-        assert!(running.is_some(), "only a sequence that runs samples");
-        if let Some(running) = running {
-            assert_eq!(running.missing(), 0, "a token is sampled when all before it are computed");
-            assert!(running.known < running.kv_tokens_max, "a sequence ends at its last token");
-            running.known += 1;
+    /// When the sequence does not run, or is at its end: both defects of the caller.
+    pub fn sampled(&mut self, key: SequenceKey, token: u32, proposed: Option<u32>) -> bool {
+        let sequence = self.sequences.get_mut(&key);
+        assert!(sequence.is_some(), "only a sequence that runs samples");
+        let Some(sequence) = sequence else { return false };
+        assert_eq!(sequence.missing(), 0, "a token is sampled when all before it are computed");
+        assert!(sequence.tokens.len() < sequence.kv_tokens_max, "a sequence ends at its last one");
+        sequence.tokens.push(token);
+        let is_right = proposed == Some(token);
+        if let (true, Some(running)) = (is_right, &mut sequence.place) {
+            running.computed += 1;
+            running.accepted += 1;
+            assert!(running.accepted <= running.proposed, "only what was proposed is right");
+            self.accepted += 1;
         }
+        is_right
     }
 
-    /// The blocks of a sequence.
+    /// All tokens of the sequence: its prompt and what was sampled.
+    #[must_use]
+    pub fn tokens(&self, key: SequenceKey) -> &[u32] {
+        self.sequences.get(&key).map_or(&[], |sequence| &sequence.tokens)
+    }
+
+    /// Prompt tokens of the sequence that were reused instead of computed.
+    #[must_use]
+    pub fn reused(&self, key: SequenceKey) -> usize {
+        self.sequences.get(&key).map_or(0, |sequence| sequence.reused)
+    }
+
+    /// The blocks of a sequence; none while it waits.
     #[must_use]
     pub fn blocks(&self, key: SequenceKey) -> &[u32] {
-        self.running.get(&key).map_or(&[], |running| running.table.blocks())
+        let place = self.sequences.get(&key).and_then(|sequence| sequence.place.as_ref());
+        place.map_or(&[], |running| running.table.blocks())
     }
 
     /// Ends a sequence and takes its blocks back. Ending it twice does nothing.
     pub fn remove(&mut self, key: SequenceKey) {
-        if let Some(running) = self.running.remove(&key) {
-            self.pool.release(running.table);
+        let Some(sequence) = self.sequences.remove(&key) else { return };
+        match sequence.place {
+            Some(running) => {
+                self.running -= 1;
+                self.pool.release(running.table);
+            }
+            None => self.line.remove(key),
         }
     }
 
-    /// Sequences that run.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.running.len()
-    }
-
-    /// Whether nothing runs.
+    /// Whether there is nobody, neither running nor waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.running.is_empty()
+        self.sequences.is_empty()
     }
 
-    /// Tokens that the taken blocks have room for.
+    /// The figures now.
     #[must_use]
-    pub fn kv_tokens_used(&self) -> usize {
-        self.pool.used() * self.pool.block_tokens()
+    pub fn figures(&self) -> SchedulerFigures {
+        let block_tokens = self.pool.block_tokens();
+        SchedulerFigures {
+            running: self.running,
+            waiting: self.line.len(),
+            kv_tokens_used: self.pool.used() * block_tokens,
+            kv_tokens_kept: self.pool.kept() * block_tokens,
+            evictions: self.pool.evictions(),
+            preemptions: self.preemptions,
+            drafted: self.drafted,
+            accepted: self.accepted,
+        }
     }
 
-    /// Tokens that the whole cache has room for.
-    #[must_use]
-    pub fn kv_tokens_max(&self) -> usize {
-        self.pool.total() * self.pool.block_tokens()
-    }
-}
-
-impl Running {
-    fn part(&self, key: SequenceKey, rows: usize) -> PlannedRows {
-        PlannedRows { key, start: self.computed, rows, samples: rows == self.missing() }
+    pub(super) fn root(&self, owner: OwnerKey) -> PrefixRoot {
+        match self.limits.sharing {
+            PrefixSharing::Off | PrefixSharing::All => PrefixRoot(0),
+            PrefixSharing::PerOwner => PrefixRoot(owner.0),
+        }
     }
 }

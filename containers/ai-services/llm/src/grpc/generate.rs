@@ -1,6 +1,7 @@
 //! `Generate`: from a request to a queued job, and from its pieces to messages.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aisemble_batcher::{Lost, Reply};
@@ -11,6 +12,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::input::{Input, stop_strings};
+use crate::engine::{Class, OwnerKey};
 use crate::host::Host;
 use crate::sampling::{LogprobsWanted, SamplingParameters, TokenLogprob};
 use crate::serving::{Ending, FinishReason, Job, Piece, TokenPiece};
@@ -56,6 +58,7 @@ pub(super) async fn generate(
     let since = Instant::now();
     host.check_model(&request.model)?;
     let (request_id, job_id) = (request.request_id.clone(), request.job_id.clone());
+    let owned_by = request.owner.clone();
     let checked = check(&host, request)?;
     // Before the costly part: a full queue is said at once.
     let permit = host.permit()?;
@@ -78,11 +81,27 @@ pub(super) async fn generate(
         logprobs: checked.logprobs,
         stop: checked.stop,
         ignore_eos: checked.ignore_eos,
+        class: class(checked.priority),
+        owner: owner(&owned_by),
         since,
     };
     let reply = host.submit(permit, job, checked.priority, deadline);
     let answer = Answer { host, reply, prompt_tokens: prompt_tokens as u32, seed };
     Ok(stream::unfold(Some(answer), next).boxed())
+}
+
+fn class(priority: v1::Priority) -> Class {
+    match priority {
+        v1::Priority::Interactive => Class::Interactive,
+        v1::Priority::Normal | v1::Priority::Unspecified => Class::Normal,
+        v1::Priority::Batch => Class::Batch,
+    }
+}
+
+/// The engine compares owners and keeps no names. The hash is keyed anew in each process.
+fn owner(name: &str) -> OwnerKey {
+    static KEYS: OnceLock<RandomState> = OnceLock::new();
+    OwnerKey(KEYS.get_or_init(RandomState::new).hash_one(name))
 }
 
 fn check(host: &Host, request: v1::GenerateRequest) -> Result<Checked, ApiError> {
@@ -157,10 +176,10 @@ impl Answer {
     fn event(&self, piece: Piece) -> Option<v1::generate_event::Event> {
         use v1::generate_event::Event;
         Some(match piece {
-            Piece::Started { queued } => Event::Started(v1::Started {
+            Piece::Started { queued, cached_tokens } => Event::Started(v1::Started {
                 model: self.host.info.name.clone(),
                 prompt_tokens: self.prompt_tokens,
-                cached_tokens: 0,
+                cached_tokens: cached_tokens as u32,
                 queue_us: micros(queued),
                 seed: self.seed,
                 sha256: self.host.info.sha256.clone(),
@@ -201,7 +220,7 @@ impl Answer {
             decode_us: micros(ending.decode),
             queue_us: micros(ending.queued),
             text_tail: ending.text_tail,
-            cached_tokens: 0,
+            cached_tokens: ending.cached_tokens as u32,
         }
     }
 

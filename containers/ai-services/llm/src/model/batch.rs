@@ -23,13 +23,29 @@ impl<'a> StepBatch<'a> {
     /// Adds the rows of one sequence: `tokens` from position `start` on. The logits of the last row
     /// are wanted when `samples`.
     pub fn push(&mut self, tokens: &[u32], start: usize, blocks: &'a [u32], samples: bool) {
+        self.push_drafted(tokens, &[], start, blocks, samples);
+    }
+
+    /// As [`push`](Self::push), with a row for each token of `draft` behind the known ones; their
+    /// logits are wanted too when `samples`.
+    pub fn push_drafted(
+        &mut self,
+        tokens: &[u32],
+        draft: &[u32],
+        start: usize,
+        blocks: &'a [u32],
+        samples: bool,
+    ) {
         let sequence = self.block_tables.len() as u32;
+        let rows = tokens.len() + draft.len();
         self.tokens.extend_from_slice(tokens);
-        self.positions.extend((start..start + tokens.len()).map(|position| position as u32));
-        self.sequences.extend(std::iter::repeat_n(sequence, tokens.len()));
+        self.tokens.extend_from_slice(draft);
+        self.positions.extend((start..start + rows).map(|position| position as u32));
+        self.sequences.extend(std::iter::repeat_n(sequence, rows));
         self.block_tables.push(blocks);
         if samples && !tokens.is_empty() {
-            self.logits_rows.push(self.tokens.len() as u32 - 1);
+            let end = self.tokens.len() as u32;
+            self.logits_rows.extend(end - draft.len() as u32 - 1..end);
         }
     }
 }

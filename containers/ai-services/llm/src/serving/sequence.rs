@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use aisemble_batcher::Outlet;
 use aisemble_weights::Tokenizer;
 
-use crate::engine::Footprint;
+use crate::engine::{Class, OwnerKey, Request};
 use crate::sampling::{LogprobsWanted, Sampled, SamplerState, SamplingParameters, TokenLogprob};
 use crate::text::{Detokenizer, StopScan, StopStrings};
 
-/// Pieces that a step may send to one reader: a token and the end.
-const PIECES_PER_STEP: usize = 2;
+/// Places in a reader's channel that are kept for the end of the answer.
+const PIECES_KEPT: usize = 1;
 
 /// A request, checked and turned into tokens.
 #[derive(Debug, Clone)]
@@ -27,16 +27,12 @@ pub struct Job {
     pub stop: StopStrings,
     /// Go on after an end token.
     pub ignore_eos: bool,
+    /// How urgent it is.
+    pub class: Class,
+    /// Whose share it takes and whose prefixes it may reuse.
+    pub owner: OwnerKey,
     /// When the request came.
     pub since: Instant,
-}
-
-impl Job {
-    /// What the scheduler needs to know.
-    #[must_use]
-    pub fn footprint(&self) -> Footprint {
-        Footprint { prompt_tokens: self.prompt.len(), output_tokens_max: self.output_tokens_max }
-    }
 }
 
 /// What a reader gets, in this order: `Started`, tokens, `Finished`; or `Failed` at any place.
@@ -46,6 +42,8 @@ pub enum Piece {
     Started {
         /// How long it waited.
         queued: Duration,
+        /// Prompt tokens that were not computed again, as far as known now.
+        cached_tokens: usize,
     },
     /// A token was sampled.
     Token(TokenPiece),
@@ -81,6 +79,8 @@ pub struct Ending {
     pub decode: Duration,
     /// In the queue.
     pub queued: Duration,
+    /// Prompt tokens that were not computed again.
+    pub cached_tokens: usize,
 }
 
 /// Why an output ended.
@@ -92,21 +92,21 @@ pub enum FinishReason {
     Length,
 }
 
-/// A sequence that runs.
+/// A sequence that waits or runs: everything but its tokens, which the scheduler has.
 pub(super) struct Sequence {
-    /// Prompt and output: what the model is fed with.
-    pub(super) tokens: Vec<u32>,
     pub(super) sampler: SamplerState,
     prompt_tokens: usize,
+    output_tokens: usize,
     output_tokens_max: usize,
     ignore_eos: bool,
     text: Detokenizer,
     stop: StopScan,
     outlet: Outlet<Piece>,
-    queued: Duration,
-    started: Instant,
+    since: Instant,
+    started: Option<Instant>,
     first_token: Option<Instant>,
     paused_since: Option<Instant>,
+    cached_tokens: usize,
 }
 
 /// Whether a sequence goes on.
@@ -117,26 +117,43 @@ pub(super) enum Fate {
 }
 
 impl Sequence {
-    pub(super) fn start(job: Job, outlet: Outlet<Piece>) -> Self {
-        let started = Instant::now();
-        let queued = started.saturating_duration_since(job.since);
-        let sampler = SamplerState::new(job.sampling, job.logprobs, &job.prompt);
+    /// What the scheduler gets of a job, and what stays here.
+    pub(super) fn new(job: Job, outlet: Outlet<Piece>) -> (Request, Self) {
         let sequence = Self {
             prompt_tokens: job.prompt.len(),
-            tokens: job.prompt,
-            sampler,
+            sampler: SamplerState::new(job.sampling, job.logprobs, &job.prompt),
+            output_tokens: 0,
             output_tokens_max: job.output_tokens_max,
             ignore_eos: job.ignore_eos,
             text: Detokenizer::default(),
             stop: job.stop.scan(),
             outlet,
-            queued,
-            started,
+            since: job.since,
+            started: None,
             first_token: None,
             paused_since: None,
+            cached_tokens: 0,
         };
-        sequence.send(Piece::Started { queued });
-        sequence
+        let request = Request {
+            prompt: job.prompt,
+            output_tokens_max: job.output_tokens_max,
+            class: job.class,
+            owner: job.owner,
+        };
+        (request, sequence)
+    }
+
+    /// It runs from now on: tells the reader.
+    pub(super) fn start(&mut self, cached_tokens: usize) {
+        let started = Instant::now();
+        self.started = Some(started);
+        let queued = started.saturating_duration_since(self.since);
+        self.send(Piece::Started { queued, cached_tokens });
+    }
+
+    /// Prompt tokens that were not computed again, now that the prompt is done.
+    pub(super) fn cached(&mut self, tokens: usize) {
+        self.cached_tokens = tokens;
     }
 
     /// Whether nobody wants the answer any more: the caller left, or the deadline passed.
@@ -144,14 +161,14 @@ impl Sequence {
         self.outlet.gone().is_some()
     }
 
-    /// Whether the reader is so far behind that a step could not tell it what happened.
-    pub(super) fn is_paused(&self) -> bool {
-        self.outlet.room() < PIECES_PER_STEP
+    /// Tokens that the reader can be sent now, the end of the answer besides; 0 while it is behind.
+    pub(super) fn readable_tokens(&self) -> usize {
+        self.outlet.room().saturating_sub(PIECES_KEPT)
     }
 
     /// Notes how long the sequence has been paused already.
     pub(super) fn paused_for(&mut self, now: Instant) -> Duration {
-        if !self.is_paused() {
+        if self.readable_tokens() > 0 {
             self.paused_since = None;
             return Duration::ZERO;
         }
@@ -167,7 +184,7 @@ impl Sequence {
     pub(super) fn take(&mut self, sampled: Sampled, tokenizer: &Tokenizer) -> Fate {
         self.first_token.get_or_insert_with(Instant::now);
         let id = sampled.token;
-        self.tokens.push(id);
+        self.output_tokens += 1;
         let ends = tokenizer.ends_generation(id) && !self.ignore_eos;
         // Control tokens are no text; an unknown id cannot be, and gives none.
         let text = if tokenizer.is_control(id) {
@@ -180,7 +197,7 @@ impl Sequence {
         self.send(Piece::Token(TokenPiece { id, text, logprobs }));
         if ends || self.stop.stopped() {
             Fate::Ends(FinishReason::Stop)
-        } else if self.tokens.len() - self.prompt_tokens >= self.output_tokens_max {
+        } else if self.output_tokens >= self.output_tokens_max {
             Fate::Ends(FinishReason::Length)
         } else {
             Fate::Runs
@@ -195,14 +212,16 @@ impl Sequence {
         // A stop string can still come true with the replacement of a broken character.
         let reason = if self.stop.stopped() { FinishReason::Stop } else { reason };
         let now = Instant::now();
+        let started = self.started.unwrap_or(now);
         let first_token = self.first_token.unwrap_or(now);
         self.send(Piece::Finished(Ending {
             reason,
-            output_tokens: self.tokens.len() - self.prompt_tokens,
+            output_tokens: self.output_tokens,
             text_tail,
-            prefill: first_token.saturating_duration_since(self.started),
+            prefill: first_token.saturating_duration_since(started),
             decode: now.saturating_duration_since(first_token),
-            queued: self.queued,
+            queued: started.saturating_duration_since(self.since),
+            cached_tokens: self.cached_tokens,
         }));
         self.outlet.finish();
     }

@@ -11,7 +11,7 @@ use aisemble_weights::candle;
 
 use super::meters::Meters;
 use super::sequence::{Fate, Job, Piece, Sequence};
-use crate::engine::{Plan, Scheduler, SchedulerLimits, SequenceKey};
+use crate::engine::{Plan, PlannedRows, Scheduler, SchedulerLimits, SequenceKey};
 use crate::model::{CacheKind, Caches, Decoder, Logits, StepBatch};
 use crate::sampling::Sampler;
 
@@ -56,7 +56,6 @@ impl ServingModel {
         meters: Arc<Meters>,
     ) -> Result<Self, candle::Error> {
         let caches = decoder.caches(limits.scheduler.blocks, limits.cache)?;
-        meters.kv_used(0);
         Ok(Self {
             decoder,
             tokenizer,
@@ -89,45 +88,74 @@ impl ServingModel {
     /// Takes a sequence out. Its blocks are free, and the figures say so, before its reader hears.
     fn remove(&mut self, key: SequenceKey) -> Option<Sequence> {
         self.scheduler.remove(key);
-        self.meters.kv_used(self.scheduler.kv_tokens_used());
+        self.meters.scheduled(self.scheduler.figures());
         self.sequences.remove(&key)
+    }
+
+    /// What the next step computes; who starts with it is told.
+    fn plan(&mut self) -> Plan {
+        let sequences = &self.sequences;
+        let readable = |key| sequences.get(&key).map_or(0, Sequence::readable_tokens);
+        let plan = self.scheduler.plan(readable);
+        for key in &plan.started {
+            if let Some(sequence) = self.sequences.get_mut(key) {
+                sequence.start(self.scheduler.reused(*key));
+            }
+        }
+        plan
     }
 
     fn compute(&mut self, plan: &Plan) -> Result<Logits, candle::Error> {
         let mut batch = StepBatch::default();
         for part in &plan.parts {
-            let Some(sequence) = self.sequences.get(&part.key) else { continue };
-            let tokens = &sequence.tokens[part.start..part.start + part.rows];
-            batch.push(tokens, part.start, self.scheduler.blocks(part.key), part.samples);
+            let known = &self.scheduler.tokens(part.key)[part.start..part.start + part.rows];
+            let blocks = self.scheduler.blocks(part.key);
+            batch.push_drafted(known, &part.draft, part.start, blocks, part.samples);
         }
         self.decoder.forward(&batch, &mut self.caches)
     }
 
     fn sample(&mut self, plan: &Plan, logits: &Logits) {
-        let sampling = plan.parts.iter().filter(|part| part.samples);
-        for (key, row) in sampling.map(|part| part.key).zip(logits.rows()) {
-            let Some(sequence) = self.sequences.get_mut(&key) else { continue };
-            if let Some(prompt_tokens) = sequence.prompt_just_computed() {
-                self.meters.prompt_done(prompt_tokens);
+        let mut rows = logits.rows();
+        for part in plan.parts.iter().filter(|part| part.samples) {
+            // Each row after the first counts only when the token before it was the proposed one.
+            let mut goes_on = true;
+            for at in 0..=part.draft.len() {
+                let Some(row) = rows.next() else { return };
+                goes_on = goes_on && self.sample_row(part, at, row);
             }
-            let sampled = match self.sampler.sample(&mut sequence.sampler, row) {
-                Ok(sampled) => sampled,
-                Err(error) => {
-                    tracing::error!(%error, "a sequence is given up");
-                    if let Some(sequence) = self.remove(key) {
-                        sequence.fail();
-                    }
-                    continue;
+        }
+    }
+
+    /// Samples from the logits behind the known tokens and `at` proposed ones. Whether the next
+    /// row's logits count too.
+    fn sample_row(&mut self, part: &PlannedRows, at: usize, row: &[f32]) -> bool {
+        let key = part.key;
+        let Some(sequence) = self.sequences.get_mut(&key) else { return false };
+        if let Some(prompt_tokens) = sequence.prompt_just_computed() {
+            let cached = self.scheduler.reused(key);
+            sequence.cached(cached);
+            self.meters.prompt_done(prompt_tokens, cached);
+        }
+        let sampled = match self.sampler.sample(&mut sequence.sampler, row) {
+            Ok(sampled) => sampled,
+            Err(error) => {
+                tracing::error!(%error, "a sequence is given up");
+                if let Some(sequence) = self.remove(key) {
+                    sequence.fail();
                 }
-            };
-            self.meters.token_sampled();
-            match sequence.take(sampled, &self.tokenizer) {
-                Fate::Runs => self.scheduler.sampled(key),
-                Fate::Ends(reason) => {
-                    if let Some(sequence) = self.remove(key) {
-                        sequence.finish(reason);
-                    }
+                return false;
+            }
+        };
+        self.meters.token_sampled();
+        let token = sampled.token;
+        match sequence.take(sampled, &self.tokenizer) {
+            Fate::Runs => self.scheduler.sampled(key, token, part.draft.get(at).copied()),
+            Fate::Ends(reason) => {
+                if let Some(sequence) = self.remove(key) {
+                    sequence.finish(reason);
                 }
+                false
             }
         }
     }
@@ -147,37 +175,34 @@ impl Model for ServingModel {
     type Job = Job;
     type Output = Piece;
 
-    fn has_room(&self, job: &Job) -> bool {
-        self.scheduler.has_room(job.footprint())
+    /// Always: whose turn it is, is the scheduler's choice, who knows the cache.
+    fn has_room(&self, _: &Job) -> bool {
+        true
     }
 
     fn admit(&mut self, job: Job, outlet: Outlet<Piece>) {
-        // `has_room` was asked just before; if it could not be true any more, dropping the outlet
-        // tells the caller.
-        if let Some(key) = self.scheduler.admit(job.footprint()) {
-            self.sequences.insert(key, Sequence::start(job, outlet));
-        }
+        let (request, sequence) = Sequence::new(job, outlet);
+        let key = self.scheduler.submit(request);
+        self.sequences.insert(key, sequence);
     }
 
     fn step(&mut self) -> StepOutcome {
         self.drop_unwanted();
-        let plan = {
-            let sequences = &self.sequences;
-            self.scheduler.plan(|key| sequences.get(&key).is_none_or(Sequence::is_paused))
-        };
+        let begun = Instant::now();
+        let plan = self.plan();
         if plan.parts.is_empty() {
-            self.meters.kv_used(self.scheduler.kv_tokens_used());
+            self.meters.scheduled(self.scheduler.figures());
             return StepOutcome::Blocked;
         }
         match self.compute(&plan) {
             Ok(logits) => {
-                self.scheduler.computed(&plan);
+                self.scheduler.computed(&plan, begun.elapsed());
                 self.sample(&plan, &logits);
             }
             Err(error) => self.give_up(&plan, &error),
         }
         self.meters.step_done(plan.rows());
-        self.meters.kv_used(self.scheduler.kv_tokens_used());
+        self.meters.scheduled(self.scheduler.figures());
         StepOutcome::Worked { rows: plan.parts.len() }
     }
 

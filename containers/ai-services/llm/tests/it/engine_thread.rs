@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aisemble_batcher::{Batcher, BatcherConfig, Lost, Reply, SubmitOptions};
-use aisemble_llm::engine::SchedulerLimits;
+use aisemble_llm::engine::{Class, OwnerKey, PrefixSharing, SchedulerLimits};
 use aisemble_llm::model::{BLOCK_TOKENS, CacheKind};
 use aisemble_llm::sampling::{LogprobsWanted, SamplingParameters};
 use aisemble_llm::serving::{EngineLimits, FinishReason, Job, Meters, Piece, ServingModel};
@@ -22,6 +22,9 @@ fn start(meters: &Arc<Meters>) -> Batcher<Job, Piece> {
             block_tokens: BLOCK_TOKENS,
             prefill_tokens_alone: 256,
             prefill_tokens_beside_decode: 16,
+            slowdown_percent_max: 0,
+            sharing: PrefixSharing::PerOwner,
+            draft_tokens_max: 0,
         },
         cache: CacheKind::F16,
         reader_wait_max: READER_WAIT_MAX,
@@ -43,6 +46,8 @@ fn job(prompt: &str, output_tokens_max: usize) -> Job {
         logprobs: LogprobsWanted::No,
         stop: StopStrings::default(),
         ignore_eos: true,
+        class: Class::Normal,
+        owner: OwnerKey(0),
         since: Instant::now(),
     }
 }
@@ -89,7 +94,7 @@ fn who_leaves_is_gone_within_one_step() {
         }
         let now = meters.now();
         assert!(now.output_tokens <= tokens + 1, "{} steps more", now.output_tokens - tokens);
-        assert_eq!(now.kv_tokens_used, 0);
+        assert_eq!(now.scheduler.kv_tokens_used, 0);
     }
 }
 
@@ -108,7 +113,7 @@ fn a_slow_reader_holds_up_nobody_and_is_given_up_in_the_end() {
     }
     assert_eq!(read(slow), (6, Err(Lost::Dropped)));
     let now = meters.now();
-    assert_eq!((now.slow_readers, now.kv_tokens_used, now.output_tokens), (1, 0, 106));
+    assert_eq!((now.slow_readers, now.scheduler.kv_tokens_used, now.output_tokens), (1, 0, 106));
 }
 
 #[test]
