@@ -117,7 +117,8 @@ async fn store_alone(jobs: u64) {
     let mut done = 0;
     let mut ended: Arc<[Settlement]> = [].into();
     while done < jobs {
-        let wants = vec![Want { capability: "llm".to_owned(), jobs_max: BATCH }];
+        let wants =
+            vec![Want { capability: "llm".to_owned(), jobs_max: BATCH, per_owner_max: None }];
         let claim = store.claim(Claim { wants, lease_until_ms: 90_000 }, 2);
         let (claimed, settled) = tokio::join!(claim, store.settle(Arc::clone(&ended), 2));
         done += settled.unwrap().len() as u64;

@@ -102,6 +102,26 @@ pub enum JobsError {
         /// What it may have.
         bytes_max: usize,
     },
+    /// The owner has as many jobs that have not ended as it may.
+    #[error("this key has {open_max} jobs that have not ended, which is as many as it may")]
+    OwnerFull {
+        /// How many it may have.
+        open_max: u32,
+    },
+    /// The owner keeps as many files as it may.
+    #[error(
+        "this key keeps {files} files of {bytes} bytes; it may keep {files_max} of {bytes_max}"
+    )]
+    QuotaFull {
+        /// Files that it keeps.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Files that it may keep.
+        files_max: u64,
+        /// Bytes that they may have.
+        bytes_max: u64,
+    },
     /// The key was used for another request.
     #[error("this idempotency key was used for a different request")]
     IdempotencyMismatch,
@@ -143,7 +163,8 @@ impl JobsError {
         match self {
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::Invalid { .. } => ErrorCode::InvalidRequest,
-            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::TooLarge { .. } | Self::QuotaFull { .. } => ErrorCode::PayloadTooLarge,
+            Self::OwnerFull { .. } => ErrorCode::Overloaded,
             Self::IdempotencyMismatch | Self::UnknownNeed { .. } => ErrorCode::Unprocessable,
             Self::LeaseLost { .. } | Self::EventsFull { .. } => ErrorCode::Conflict,
             Self::IllegalTransition { .. } => ErrorCode::Internal,
@@ -176,6 +197,8 @@ impl From<&JobsError> for ApiError {
                 api.with_retry_after_ms(1_000)
             }
             JobsError::NotFound { .. }
+            | JobsError::OwnerFull { .. }
+            | JobsError::QuotaFull { .. }
             | JobsError::IdempotencyMismatch
             | JobsError::LeaseLost { .. }
             | JobsError::EventsFull { .. }

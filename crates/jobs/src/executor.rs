@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::error::JobsError;
-use crate::store::{Emission, Store};
+use crate::store::row_results::{ROW_RESULT_BYTES_MAX, RowResult};
+use crate::store::{Emission, Held, Store};
 
 /// The future of one attempt.
 pub type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, JobFailure>> + Send + 'a>>;
@@ -22,6 +23,13 @@ pub trait Executor: Send + Sync + 'static {
     /// How many more jobs of `capability` it could take now. A job counts as taken from the first
     /// poll of its future on. Called often: it must be quick and must not block.
     fn free(&self, capability: &str) -> usize;
+
+    /// How many jobs of `capability` one owner may have running; `None` = as many as there is
+    /// room for.
+    fn per_owner_max(&self, capability: &str) -> Option<u64> {
+        let _ = capability;
+        None
+    }
 
     /// Runs one attempt. When `context.cancel` fires, it should come back soon with a failure of
     /// code `cancelled`; what it then answers no longer counts if the lease is gone.
@@ -95,6 +103,7 @@ pub struct EventSink {
     pub(crate) clock: Clock,
     pub(crate) id: JobId,
     pub(crate) lease: u64,
+    pub(crate) muted: bool,
 }
 
 impl EventSink {
@@ -105,8 +114,31 @@ impl EventSink {
     /// [`JobsError::LeaseLost`] when the attempt no longer holds the job, [`JobsError::EventsFull`]
     /// when the job has emitted as many as it may, [`JobsError::TooLarge`], or the store's error.
     pub async fn emit(&self, kind: &str, data: serde_json::Value) -> Result<u64, JobsError> {
+        if self.muted {
+            return Ok(0);
+        }
         let emission = Emission::new(self.id, self.lease, kind, &data)?;
         self.store.emit(emission, self.clock.now_ms()).await
+    }
+
+    /// A sink that records nothing: for work that is a part of the job and has nothing to tell.
+    #[must_use]
+    pub fn muted(&self) -> Self {
+        Self { muted: true, ..self.clone() }
+    }
+
+    /// Records rows of the job, durable when this returns. Those that it has stay as they are.
+    ///
+    /// # Errors
+    /// [`JobsError::LeaseLost`], [`JobsError::TooLarge`], or the store's error.
+    pub async fn put_rows(&self, rows: Vec<RowResult>) -> Result<(), JobsError> {
+        for row in &rows {
+            let (bytes, bytes_max) = (row.data.len(), ROW_RESULT_BYTES_MAX);
+            if bytes > bytes_max {
+                return Err(JobsError::TooLarge { field: "row", bytes, bytes_max });
+            }
+        }
+        self.store.put_rows(Held { id: self.id, lease: self.lease }, rows).await
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{JobsError, StoreError};
 use crate::events;
 use crate::executor::Executor;
 use crate::hub::Hub;
-use crate::job::{Depth, Job, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, Idempotency, Job, JobFilter, NewJob, Submitted};
 use crate::metrics::StoreMetrics;
 use crate::scheduler::{self, Scheduler};
 use crate::store::Store;
@@ -64,6 +64,30 @@ impl Jobs {
         self.store.submit(JobId::generate(), new, self.clock.now_ms()).await
     }
 
+    /// Accepts a job under an id of the caller's making ([`JobId::child`]), or gives the one that has
+    /// it: submitting is repeatable.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_as(&self, id: JobId, new: NewJob) -> Result<Submitted, JobsError> {
+        new.validate()?;
+        self.store.submit(id, new, self.clock.now_ms()).await
+    }
+
+    /// The job that this owner's key made before, if it made one: what a repeated submission would
+    /// give, without making a job.
+    ///
+    /// # Errors
+    /// [`JobsError::IdempotencyMismatch`] when it was used for another request, or the store's.
+    pub async fn replay(
+        &self,
+        owner: &str,
+        idempotency: &Idempotency,
+    ) -> Result<Option<JobView>, JobsError> {
+        let (owner, idempotency) = (owner.to_owned(), idempotency.clone());
+        self.store.replay(owner, idempotency, self.clock.now_ms()).await
+    }
+
     /// The job, or `None` when there is none of that id (any more).
     ///
     /// # Errors
@@ -87,6 +111,38 @@ impl Jobs {
     /// [`JobsError::NotFound`], or the store's.
     pub async fn cancel(&self, id: JobId) -> Result<JobView, JobsError> {
         self.store.cancel(id, self.clock.now_ms()).await
+    }
+
+    /// Cancels every job that `parent` made and that has not ended; gives how many that were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn cancel_children(&self, parent: JobId) -> Result<usize, JobsError> {
+        self.store.cancel_children(parent, self.clock.now_ms()).await
+    }
+
+    /// Every job that `parent` made, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn children(&self, parent: JobId) -> Result<Vec<JobView>, JobsError> {
+        let mut all = Vec::new();
+        let mut filter = JobFilter { parent: Some(parent), limit: 500, ..JobFilter::default() };
+        loop {
+            let page = self.store.list(filter.clone()).await?;
+            all.extend(page.jobs);
+            filter.cursor = page.next_cursor;
+            if filter.cursor.is_none() {
+                all.reverse();
+                return Ok(all);
+            }
+        }
+    }
+
+    /// What lies beside the jobs: files, rows, schedules, paused queues.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// The result of a succeeded job; `None` when it has not succeeded or there is no such job.

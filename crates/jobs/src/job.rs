@@ -31,8 +31,14 @@ pub struct NewJob {
     pub deadline_at_ms: Option<u64>,
     /// Attempts in all, from 1.
     pub attempts_max: u32,
+    /// The job that makes it: it is kept as long as that one, and listed under it.
+    pub parent: Option<JobId>,
+    /// It goes on where it was: an attempt whose process died does not count.
+    pub resumes: bool,
     /// Makes a repeated submission harmless.
     pub idempotency: Option<Idempotency>,
+    /// Refused when its owner has so many jobs that have not ended; `None` = no limit.
+    pub open_jobs_max: Option<u32>,
     /// The caller's own data.
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
     /// W3C `traceparent` of the request that made it.
@@ -91,6 +97,8 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Only of this kind.
     pub kind: Option<String>,
+    /// Only those that this job made.
+    pub parent: Option<JobId>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
     /// Jobs on the page, 1 to [`aisemble_protocol::limits::JOBS_PAGE_MAX`]; 0 = the default.
@@ -144,7 +152,10 @@ impl NewJob {
             run_at_ms: None,
             deadline_at_ms: None,
             attempts_max: 3,
+            parent: None,
+            resumes: false,
             idempotency: None,
+            open_jobs_max: None,
             metadata: None,
             trace_parent: None,
         }

@@ -28,5 +28,8 @@ pub use job::{Depth, DepthEntry, Idempotency, Job, JobFilter, NewJob, Submitted}
 pub use metrics::StoreMetrics;
 pub use scheduler::{Drained, Scheduler};
 pub use store::Store;
+pub use store::files;
 pub use store::memory::MemoryStore;
+pub use store::row_results::{RowResult, RowTally};
+pub use store::schedules::{Fired, ScheduleRecord};
 pub use store::sqlite::SqliteStore;

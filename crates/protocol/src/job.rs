@@ -13,6 +13,20 @@ use crate::error::ErrorCode;
 pub struct JobId(pub uuid::Uuid);
 
 impl JobId {
+    /// The id of what this job makes under that name: the same name gives the same id. It sorts
+    /// with the ids of this job's time.
+    #[must_use]
+    pub fn child(self, name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.0.as_bytes()).update(name.as_bytes());
+        let mut bytes = *self.0.as_bytes();
+        bytes[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+        Self(uuid::Builder::from_bytes(bytes)
+            .with_version(uuid::Version::SortRand)
+            .with_variant(uuid::Variant::RFC4122)
+            .into_uuid())
+    }
+
     /// A new id, from the current time.
     #[must_use]
     pub fn generate() -> Self {
@@ -209,6 +223,9 @@ pub struct JobView {
     /// Jobs it waits or waited for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<JobId>,
+    /// The job that made it and keeps it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
     /// The caller's own data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]

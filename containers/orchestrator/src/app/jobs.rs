@@ -56,6 +56,7 @@ impl App {
             kind: bounded("kind", query.kind)?,
             cursor: bounded("cursor", query.cursor)?,
             limit: page_limit(query.limit)?,
+            ..JobFilter::default()
         };
         self.jobs.list(filter).await.map_err(|error| store_error(&error))
     }

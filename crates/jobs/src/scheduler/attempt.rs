@@ -51,6 +51,7 @@ async fn run(shared: &Shared, job: ClaimedJob, cancel: CancellationToken) -> End
         clock: shared.jobs.clock.clone(),
         id: job.id,
         lease: job.lease,
+        muted: false,
     };
     let context = JobContext { cancel: cancel.clone(), events };
     let capability = job.capability.clone();

@@ -75,7 +75,8 @@ fn wants(shared: &Shared, capabilities: Vec<String>) -> Vec<Want> {
         let jobs_max = shared.room(&capability).min(share).min(left);
         left -= jobs_max;
         if jobs_max > 0 {
-            wants.push(Want { capability, jobs_max });
+            let per_owner_max = shared.executor.per_owner_max(&capability);
+            wants.push(Want { capability, jobs_max, per_owner_max });
         }
     }
     wants

@@ -4,8 +4,11 @@
 //! A store knows the state machine; it must not know who runs jobs, or wake anybody but its
 //! observer.
 
+pub mod files;
 pub mod memory;
 mod record;
+pub mod row_results;
+pub mod schedules;
 mod selection;
 pub mod sqlite;
 
@@ -20,21 +23,32 @@ use aisemble_protocol::{JobId, JobState};
 
 use crate::error::JobsError;
 use crate::executor::ClaimedJob;
-use crate::job::{Depth, Job, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, Idempotency, Job, JobFilter, NewJob, Submitted};
 use crate::limits;
 use crate::metrics::StoreMetrics;
+use files::FileStore;
+use row_results::RowStore;
+use schedules::ScheduleStore;
 
 /// The answer of an operation. The operation is done or not done as a whole; dropping the future
 /// does not undo it.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobsError>> + Send + 'a>>;
 
 /// A store of jobs. All times are milliseconds since 1970; `now_ms` never goes back.
-pub trait Store: Send + Sync + fmt::Debug + 'static {
+pub trait Store: FileStore + RowStore + ScheduleStore + Send + Sync + fmt::Debug + 'static {
     /// Names who is told of changes, once; later calls have no effect.
     fn observe(&self, observer: Arc<dyn Observer>);
 
     /// Accepts a checked job under the fresh `id`, or gives the one that its key made before.
     fn submit(&self, id: JobId, new: NewJob, now_ms: u64) -> StoreFuture<'_, Submitted>;
+
+    /// The job that this owner's key made, if it made one.
+    fn replay(
+        &self,
+        owner: String,
+        idempotency: Idempotency,
+        now_ms: u64,
+    ) -> StoreFuture<'_, Option<JobView>>;
 
     /// The job with its payload.
     fn get(&self, id: JobId) -> StoreFuture<'_, Option<Job>>;
@@ -56,6 +70,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Cancels a job that does not run, notes the request for one that does, leaves an ended one.
     fn cancel(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, JobView>;
+
+    /// Cancels every job that `parent` made and that has not ended; gives how many that were.
+    fn cancel_children(&self, parent: JobId, now_ms: u64) -> StoreFuture<'_, usize>;
+
+    /// Keeps the queued jobs of a capability from being claimed, or lets them go again.
+    fn pause(&self, capability: String, paused: bool) -> StoreFuture<'_, ()>;
+
+    /// The capabilities that are paused.
+    fn paused(&self) -> StoreFuture<'_, Vec<String>>;
 
     /// Takes queued jobs under new leases, after doing what is due by then.
     fn claim(&self, claim: Claim, now_ms: u64) -> StoreFuture<'_, Vec<ClaimedJob>>;
@@ -126,6 +149,8 @@ pub struct Want {
     pub capability: String,
     /// At most so many.
     pub jobs_max: usize,
+    /// None of an owner who has so many running already.
+    pub per_owner_max: Option<u64>,
 }
 
 /// A claim that a worker believes to hold.

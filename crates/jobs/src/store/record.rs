@@ -78,6 +78,10 @@ pub(crate) struct Record {
     /// Its idempotency key holds until then; 0 = it has none.
     pub(crate) keep_until_ms: u64,
     pub(crate) purge_at_ms: Option<u64>,
+    /// The job that made it: it is kept as long as that one.
+    pub(crate) parent: Option<JobId>,
+    /// An attempt that was lost does not count: the next one goes on where it was.
+    pub(crate) resumes: bool,
 }
 
 /// An event to append: its number is the record's `event_seq`.
@@ -170,6 +174,8 @@ impl Record {
             emitted_bytes: 0,
             keep_until_ms: if keyed { now_ms + limits::IDEMPOTENCY_KEPT_MS } else { 0 },
             purge_at_ms: None,
+            parent: new.parent,
+            resumes: new.resumes,
         };
         let entry = record.state_entry();
         (record, entry)
@@ -209,6 +215,7 @@ impl Record {
                 self.attempt = self.attempt.saturating_sub(1);
                 tally.interrupted += 1;
             }
+            Event::LeaseLost if self.resumes => self.attempt = self.attempt.saturating_sub(1),
             Event::NeedsMetEarly
             | Event::NeedFailed
             | Event::Due
@@ -231,7 +238,9 @@ impl Record {
     fn finish(&mut self, now_ms: u64, policy: &Policy, tally: &mut Tally) {
         self.finished_at_ms = Some(now_ms);
         let keep_until_ms = now_ms.saturating_add(policy.kept_ms(self.state));
-        self.purge_at_ms = Some(keep_until_ms.max(self.keep_until_ms));
+        // A child goes with its parent.
+        let own = self.parent.is_none();
+        self.purge_at_ms = own.then_some(keep_until_ms.max(self.keep_until_ms));
         match self.state {
             JobState::Succeeded => tally.succeeded += 1,
             JobState::Failed => tally.failed += 1,
@@ -273,7 +282,8 @@ impl Record {
         if self.cancel_requested {
             return Step::cancel(Event::CancelHonoured);
         }
-        let again = self.attempt < self.attempts_max && self.lease < limits::CLAIMS_PER_JOB_MAX;
+        let again = (self.resumes || self.attempt < self.attempts_max)
+            && self.lease < limits::CLAIMS_PER_JOB_MAX;
         let event = if again { Event::LeaseLost } else { Event::Failed };
         let message = format!("the worker of attempt {} was lost", self.attempt);
         Step::because(event, ErrorCode::Unavailable, message)
@@ -378,6 +388,7 @@ impl Record {
             cancel_requested: self.cancel_requested && !self.state.is_final(),
             error: self.error.clone(),
             needs,
+            parent: self.parent,
             metadata,
             event_seq: self.event_seq,
         }

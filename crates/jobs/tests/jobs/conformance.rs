@@ -7,6 +7,7 @@ use aisemble_jobs::{
 };
 use serde_json::json;
 
+use crate::beside::*;
 use crate::support::*;
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -45,10 +46,18 @@ scenarios! {
     needs_release_and_fail_their_dependants,
     needs_that_cannot_be_are_refused,
     a_key_gives_the_same_job_for_a_day,
+    an_owner_has_as_many_open_jobs_as_it_may,
     priorities_age_and_owners_share,
     pages_and_filters,
     events_are_bounded,
     retention_by_outcome,
+    children_stay_with_their_parent,
+    an_id_is_submitted_once,
+    a_paused_queue_gives_nothing,
+    an_owner_runs_no_more_than_its_share,
+    rows_are_recorded_once_and_under_a_lease,
+    files_are_counted_and_kept_apart,
+    schedules_are_used_once_a_time,
     depth_and_due_times,
     a_batch_settles_in_order,
 }
@@ -269,6 +278,12 @@ async fn a_key_gives_the_same_job_for_a_day(store: &dyn Store) {
     assert!(matches!(&replayed, Submitted::Existing(view) if view.id == id(1)), "{replayed:?}");
     let other = store.submit(id(2), keyed("ann", 2), T0 + 5).await;
     assert!(matches!(other, Err(JobsError::IdempotencyMismatch)));
+    let key = |fingerprint: u8| keyed("ann", fingerprint).idempotency.unwrap();
+    let looked_up = store.replay("ann".to_owned(), key(1), T0 + 5).await.unwrap();
+    assert_eq!(looked_up.unwrap().id, id(1), "without submitting anything");
+    let other = store.replay("ann".to_owned(), key(2), T0 + 5).await;
+    assert!(matches!(other, Err(JobsError::IdempotencyMismatch)));
+    assert_eq!(store.replay("eve".to_owned(), key(1), T0 + 5).await.unwrap(), None);
     submit(store, 3, keyed("bob", 2), T0 + 5).await;
     let first = claim(store, 1, T0 + 6).await.pop().unwrap();
     settle(store, held(&first), success(), T0 + 7).await;
@@ -278,6 +293,24 @@ async fn a_key_gives_the_same_job_for_a_day(store: &dyn Store) {
     submit(store, 4, keyed("ann", 2), T0 + DAY_MS).await;
     let tally = store.metrics().tally;
     assert_eq!((tally.submitted, tally.replayed), (3, 2));
+}
+
+async fn an_owner_has_as_many_open_jobs_as_it_may(store: &dyn Store) {
+    let limited = |owner: &str| {
+        let mut new = job(owner);
+        new.open_jobs_max = Some(2);
+        new
+    };
+    submit(store, 1, limited("ann"), T0).await;
+    submit(store, 2, limited("ann"), T0).await;
+    let full = store.submit(id(3), limited("ann"), T0).await;
+    assert!(matches!(full, Err(JobsError::OwnerFull { open_max: 2 })), "{full:?}");
+    submit(store, 3, limited("bob"), T0).await;
+    let claimed = claim(store, 1, T0 + 1).await.pop().unwrap();
+    let full = store.submit(id(4), limited("ann"), T0 + 1).await;
+    assert!(matches!(full, Err(JobsError::OwnerFull { .. })), "one that runs counts");
+    settle(store, held(&claimed), success(), T0 + 2).await;
+    submit(store, 4, limited("ann"), T0 + 3).await;
 }
 
 async fn priorities_age_and_owners_share(store: &dyn Store) {
@@ -309,7 +342,11 @@ async fn priorities_age_and_owners_share(store: &dyn Store) {
     let mut other = of("ann", Priority::Normal);
     other.capability = "nlp".to_owned();
     submit(store, 30, other, T0 + 3_004).await;
-    let want = |capability: &str, jobs_max| Want { capability: capability.to_owned(), jobs_max };
+    let want = |capability: &str, jobs_max| Want {
+        capability: capability.to_owned(),
+        jobs_max,
+        per_owner_max: None,
+    };
     let wants = vec![want("nlp", 2), want("llm", 1)];
     let both = Claim { wants, lease_until_ms: T0 + 90_000 };
     assert_eq!(ids(&store.claim(both, T0 + 3_005).await.unwrap()), [30, 11]);

@@ -77,7 +77,7 @@ fn a_newer_or_damaged_or_foreign_file_is_refused() {
     newer[60..64].copy_from_slice(&9_u32.to_be_bytes()); // user_version
     fs::write(&path, newer).unwrap();
     let error = SqliteStore::open(&config, T0).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 9, known: 1 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 9, known: 2 }), "{error}");
 
     let mut damaged = whole.clone();
     let middle = damaged.len() / 2;
@@ -181,5 +181,51 @@ fn a_dropped_caller_s_write_stands() {
         // The writer takes requests in order: when this one is answered, the first was committed.
         submit(&*fixture.store, 2, job("ann"), T0).await;
         assert_eq!(state(&*fixture.store, id(1)).await, JobState::Queued);
+    });
+}
+
+#[test]
+fn a_backup_is_taken_while_the_store_is_in_use() {
+    use aisemble_jobs::store::sqlite::backup;
+    let fixture = sqlite(|_| {});
+    let dir = fixture.dir.as_ref().unwrap().path();
+    block_on(async {
+        submit(&*fixture.store, 1, job("ann"), T0).await;
+    });
+    let to = dir.join("copy.db");
+    assert_eq!(backup(&dir.join("data"), &to).unwrap(), Vec::<[u8; 32]>::new());
+    assert!(backup(&dir.join("data"), &to).is_err(), "it writes over nothing");
+    block_on(async {
+        submit(&*fixture.store, 2, job("ann"), T0).await;
+    });
+    let restored = dir.join("restored");
+    std::fs::create_dir(&restored).unwrap();
+    std::fs::rename(&to, restored.join("jobs.db")).unwrap();
+    let store = SqliteStore::open(&StoreConfig::at(&restored), T0 + 1).unwrap();
+    block_on(async {
+        assert_eq!(state(&store, id(1)).await, JobState::Queued);
+        assert!(store.view(id(2)).await.unwrap().is_none(), "it came later");
+    });
+}
+
+#[test]
+fn a_store_of_the_first_version_is_brought_to_this_one() {
+    let fixture = sqlite(|_| {});
+    let dir = fixture.dir.as_ref().unwrap().path().join("data");
+    block_on(submit(&*fixture.store, 1, job("ann"), T0));
+    drop(fixture.store);
+    let file = rusqlite::Connection::open(dir.join("jobs.db")).unwrap();
+    file.execute_batch(
+        "DROP INDEX jobs_parent; ALTER TABLE jobs DROP COLUMN parent; \
+         ALTER TABLE jobs DROP COLUMN resumes; DROP TABLE row_results; DROP TABLE files; \
+         DROP TABLE schedules; DROP TABLE paused; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(file);
+    let store = SqliteStore::open(&StoreConfig::at(&dir), T0 + 1).unwrap();
+    block_on(async {
+        assert_eq!(view(&store, id(1)).await.parent, None);
+        assert_eq!(claim(&store, 1, T0 + 2).await.len(), 1);
+        assert!(store.paused().await.unwrap().is_empty());
     });
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests, their helpers included")]
 
+mod beside;
 mod conformance;
 mod crash;
 mod docs;

@@ -86,7 +86,7 @@ fn filter() -> impl Strategy<Value = Op> {
     let cursor = prop::option::of((0_u32..20).prop_map(|n| n.to_string()));
     let owner = prop::option::of(prop::sample::select(vec!["ann".to_owned(), "bob".to_owned()]));
     (owner, states, cursor, 1_u32..6).prop_map(|(owner, states, cursor, limit)| {
-        Op::List(JobFilter { owner, states, kind: None, cursor, limit })
+        Op::List(JobFilter { owner, states, cursor, limit, ..JobFilter::default() })
     })
 }
 
@@ -170,6 +170,7 @@ impl Pair {
                 let want = |(llm, jobs_max): &(bool, usize)| Want {
                     capability: capability(*llm),
                     jobs_max: *jobs_max,
+                    per_owner_max: None,
                 };
                 let wants = wants.iter().map(want).collect();
                 let claim = Claim { wants, lease_until_ms: now_ms + 2_000 };

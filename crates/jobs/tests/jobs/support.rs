@@ -54,7 +54,7 @@ pub(crate) async fn submit(store: &dyn Store, number: u64, new: NewJob, now_ms: 
 }
 
 pub(crate) async fn claim(store: &dyn Store, jobs_max: usize, now_ms: u64) -> Vec<ClaimedJob> {
-    let wants = vec![Want { capability: "llm".to_owned(), jobs_max }];
+    let wants = vec![Want { capability: "llm".to_owned(), jobs_max, per_owner_max: None }];
     store.claim(Claim { wants, lease_until_ms: now_ms + 90_000 }, now_ms).await.unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! The store as a plain model in memory: what the SQLite store is compared with, and a store for
 //! tests of other crates. It is written to be obviously right, not fast, and keeps nothing on disk.
 
+mod beside;
 mod model;
 
 use std::future::ready;
@@ -18,7 +19,7 @@ use super::{
 use crate::config::StoreConfig;
 use crate::error::JobsError;
 use crate::executor::ClaimedJob;
-use crate::job::{Depth, Job, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, Idempotency, Job, JobFilter, NewJob, Submitted};
 use crate::metrics::{Counters, StoreMetrics};
 
 /// Jobs in memory.
@@ -87,6 +88,14 @@ impl Store for MemoryStore {
     fn submit(&self, id: JobId, new: NewJob, now_ms: u64) -> StoreFuture<'_, Submitted> {
         self.answer(|model| model.submit(id, new, now_ms))
     }
+    fn replay(
+        &self,
+        owner: String,
+        idempotency: Idempotency,
+        now_ms: u64,
+    ) -> StoreFuture<'_, Option<JobView>> {
+        self.answer(|model| model.replay(&owner, &idempotency, now_ms))
+    }
     fn get(&self, id: JobId) -> StoreFuture<'_, Option<Job>> {
         self.answer(|model| {
             let kept = model.number(id).and_then(|n| model.jobs.get(&n));
@@ -119,6 +128,22 @@ impl Store for MemoryStore {
     }
     fn cancel(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, JobView> {
         self.answer(|model| model.cancel(id, now_ms))
+    }
+    fn cancel_children(&self, parent: JobId, now_ms: u64) -> StoreFuture<'_, usize> {
+        self.answer(|model| model.cancel_children(parent, now_ms))
+    }
+    fn pause(&self, capability: String, paused: bool) -> StoreFuture<'_, ()> {
+        self.answer(|model| {
+            if paused {
+                model.beside.paused.insert(capability);
+            } else {
+                model.beside.paused.remove(&capability);
+            }
+            Ok(())
+        })
+    }
+    fn paused(&self) -> StoreFuture<'_, Vec<String>> {
+        self.answer(|model| Ok(model.beside.paused.iter().cloned().collect()))
     }
     fn claim(&self, claim: Claim, now_ms: u64) -> StoreFuture<'_, Vec<ClaimedJob>> {
         self.answer(|model| model.claim(&claim, now_ms))

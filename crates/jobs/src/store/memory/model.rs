@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use aisemble_protocol::job::{JobEvent, JobPage, JobView, Priority};
 use aisemble_protocol::{JobId, JobState};
 
+use super::beside::Beside;
 use crate::error::{JobsError, StoreError};
 use crate::executor::ClaimedJob;
-use crate::job::{Depth, DepthEntry, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, DepthEntry, Idempotency, JobFilter, NewJob, Submitted};
 use crate::limits;
 use crate::metrics::Tally;
 use crate::state::Event;
 use crate::store::record::{Entry, Policy, Record, Step};
+use crate::store::row_results::RowResult;
 use crate::store::{
     self, Beat, Change, Claim, Emission, EventsPage, Held, Outcome, Settled, Settlement, Ticked,
-    selection,
+    Want, selection,
 };
 
 pub(super) type Answer<T> = Result<T, JobsError>;
@@ -24,6 +26,7 @@ pub(super) struct Model {
     policy: Policy,
     pub(super) jobs: BTreeMap<i64, Kept>,
     keys: HashMap<(String, String), Key>,
+    pub(super) beside: Beside,
     pub(super) changes: Vec<Change>,
     pub(super) tally: Tally,
 }
@@ -34,6 +37,7 @@ pub(super) struct Kept {
     pub(super) needs: Vec<JobId>,
     pub(super) events: Vec<JobEvent>,
     pub(super) result: Option<Vec<u8>>,
+    pub(super) rows: BTreeMap<u32, RowResult>,
 }
 
 struct Key {
@@ -48,6 +52,7 @@ impl Model {
             policy,
             jobs: BTreeMap::new(),
             keys: HashMap::new(),
+            beside: Beside::default(),
             changes: Vec::new(),
             tally: Tally::default(),
         }
@@ -122,9 +127,15 @@ impl Model {
         now_ms: u64,
         ended: &mut VecDeque<(JobId, JobState)>,
     ) -> Answer<()> {
+        let known = |parent| self.number(parent).is_some();
+        let orphan = self.jobs.get(&n).and_then(|kept| kept.record.parent);
+        let orphan = orphan.is_some_and(|parent| !known(parent));
         let Self { jobs, policy, tally, .. } = self;
         let kept = jobs.get_mut(&n).ok_or(StoreError::BadRow { column: "n" })?;
         let entry = kept.record.step(step, now_ms, policy, tally)?;
+        if kept.record.state.is_final() && orphan {
+            kept.record.purge_at_ms = Some(now_ms);
+        }
         if kept.record.state.is_final() {
             ended.push_back((kept.record.id, kept.record.state));
         }
@@ -138,15 +149,20 @@ impl Model {
 
     pub(super) fn submit(&mut self, id: JobId, new: NewJob, now_ms: u64) -> Answer<Submitted> {
         let key = new.idempotency.clone().map(|i| ((new.owner.clone(), i.key), i.fingerprint));
-        if let Some((key, fingerprint)) = &key
-            && let Some(known) = self.keys.get(key).filter(|known| known.expires_at_ms > now_ms)
-            && let Some(view) = self.view(known.job)
+        if let Some(view) = self.view(id) {
+            return Ok(Submitted::Existing(view));
+        }
+        if let Some(idempotency) = &new.idempotency
+            && let Some(view) = self.replay(&new.owner, idempotency, now_ms)?
         {
-            if known.fingerprint != *fingerprint {
-                return Err(JobsError::IdempotencyMismatch);
-            }
             self.tally.replayed += 1;
             return Ok(Submitted::Existing(view));
+        }
+        if let Some(open_max) = new.open_jobs_max {
+            let open = self.numbers(|r| r.owner == new.owner && !r.state.is_final()).len();
+            if open >= open_max as usize {
+                return Err(JobsError::OwnerFull { open_max });
+            }
         }
         let (mut needs, mut open, mut failed) = (Vec::new(), Vec::new(), None);
         for need in &new.needs {
@@ -178,7 +194,10 @@ impl Model {
             let expires_at_ms = record.keep_until_ms;
             self.keys.insert(key, Key { fingerprint, job: id, expires_at_ms });
         }
-        self.jobs.insert(n, Kept { record, new, needs, events: Vec::new(), result: None });
+        self.jobs.insert(
+            n,
+            Kept { record, new, needs, events: Vec::new(), result: None, rows: BTreeMap::new() },
+        );
         self.append(n, &entry, now_ms)?;
         for need in open {
             self.record(need)?.dependants += 1;
@@ -191,11 +210,28 @@ impl Model {
         Ok(Submitted::Created(view))
     }
 
+    pub(super) fn replay(
+        &self,
+        owner: &str,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Answer<Option<JobView>> {
+        let key = (owner.to_owned(), idempotency.key.clone());
+        let known = self.keys.get(&key).filter(|known| known.expires_at_ms > now_ms);
+        let Some(known) = known else { return Ok(None) };
+        let Some(view) = self.view(known.job) else { return Ok(None) };
+        if known.fingerprint != idempotency.fingerprint {
+            return Err(JobsError::IdempotencyMismatch);
+        }
+        Ok(Some(view))
+    }
+
     pub(super) fn list(&self, filter: &JobFilter) -> Answer<JobPage> {
         let (before, limit) = (store::cursor(filter)?, store::page_limit(filter));
         let shown = |r: &Record| {
             filter.owner.as_ref().is_none_or(|owner| r.owner == *owner)
                 && filter.kind.as_ref().is_none_or(|kind| r.kind == *kind)
+                && filter.parent.is_none_or(|parent| r.parent == Some(parent))
                 && (filter.states.is_empty() || filter.states.contains(&r.state))
         };
         let mut numbers = self.numbers(shown);
@@ -216,6 +252,18 @@ impl Model {
             self.step(n, Step::cancel(Event::CancelRequested), now_ms)?;
         }
         self.view(id).ok_or(JobsError::NotFound { id })
+    }
+
+    pub(super) fn cancel_children(&mut self, parent: JobId, now_ms: u64) -> Answer<usize> {
+        let mut cancelled = 0;
+        for n in self.numbers(|r| r.parent == Some(parent) && !r.state.is_final()) {
+            let record = self.record(n)?;
+            if !record.state.is_final() && !record.cancel_requested {
+                self.step(n, Step::cancel(Event::CancelRequested), now_ms)?;
+                cancelled += 1;
+            }
+        }
+        Ok(cancelled)
     }
 
     fn due(&mut self, now_ms: u64) -> Answer<Ticked> {
@@ -250,7 +298,8 @@ impl Model {
     }
 
     /// The best job by comparing every queued one: the rule of `selection` without its lanes.
-    fn best(&self, capability: &str, now_ms: u64) -> Option<i64> {
+    fn best(&self, want: &Want, now_ms: u64) -> Option<i64> {
+        let capability = want.capability.as_str();
         let load = |owner: &str| {
             let runs = |r: &Record| {
                 r.state == JobState::Running && r.capability == capability && r.owner == owner
@@ -260,7 +309,10 @@ impl Model {
         let queued = self.jobs.iter().filter(|(_, kept)| {
             kept.record.state == JobState::Queued && kept.record.capability == capability
         });
-        let keyed = queued.map(|(n, kept)| {
+        let room = |kept: &Kept| {
+            want.per_owner_max.is_none_or(|max| (load(&kept.record.owner) as u64) < max)
+        };
+        let keyed = queued.filter(|(_, kept)| room(kept)).map(|(n, kept)| {
             let r = &kept.record;
             let priority = match r.priority {
                 Priority::Interactive => 0,
@@ -278,8 +330,11 @@ impl Model {
         self.due(now_ms)?;
         let mut claimed = Vec::new();
         for want in &claim.wants {
+            if self.beside.paused.contains(&want.capability) {
+                continue;
+            }
             for _ in 0..want.jobs_max {
-                let Some(n) = self.best(&want.capability, now_ms) else { break };
+                let Some(n) = self.best(want, now_ms) else { break };
                 self.step(n, Step::of(Event::Claimed), now_ms)?;
                 self.record(n)?.lease_until_ms = claim.lease_until_ms;
                 let kept = self.kept(n)?;
@@ -358,7 +413,11 @@ impl Model {
         due.sort_unstable();
         due.truncate(jobs_max);
         for (_, n) in &due {
-            self.jobs.remove(n);
+            let Some(gone) = self.jobs.remove(n) else { continue };
+            let children = self.jobs.values_mut().filter(|kept| {
+                kept.record.parent == Some(gone.record.id) && kept.record.state.is_final()
+            });
+            children.for_each(|kept| kept.record.purge_at_ms = Some(now_ms));
         }
         self.tally.purged += due.len() as u64;
         due.len()

@@ -2,7 +2,7 @@
 
 use aisemble_protocol::job::JobView;
 use aisemble_protocol::{JobId, JobState};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::failure::int;
 use super::writer::Writing;
@@ -29,11 +29,18 @@ impl Writing<'_> {
         new: &NewJob,
         now_ms: u64,
     ) -> Result<Submitted, JobsError> {
+        if let Some(view) = query::view(self.connection, id)? {
+            // Its maker submits it again, not knowing that it had.
+            return Ok(Submitted::Existing(view));
+        }
         if let Some(idempotency) = &new.idempotency
-            && let Some(view) = self.replay(&new.owner, idempotency, now_ms)?
+            && let Some(view) = query::replay(self.connection, &new.owner, idempotency, now_ms)?
         {
             self.tally.replayed += 1;
             return Ok(Submitted::Existing(view));
+        }
+        if let Some(open_max) = new.open_jobs_max {
+            self.room_for_owner(&new.owner, open_max)?;
         }
         let needs = self.needs(new)?;
         let open = needs.open.len() + usize::from(needs.failed.is_some());
@@ -54,27 +61,13 @@ impl Writing<'_> {
         Ok(Submitted::Created(record.view(needs.all, new.metadata.clone())))
     }
 
-    fn replay(
-        &self,
-        owner: &str,
-        idempotency: &Idempotency,
-        now_ms: u64,
-    ) -> Result<Option<JobView>, JobsError> {
+    fn room_for_owner(&self, owner: &str, open_max: u32) -> Result<(), JobsError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT fingerprint, job_id FROM idempotency \
-             WHERE owner = ?1 AND key = ?2 AND expires_at_ms > ?3",
+            "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_active \
+             WHERE state < 4 AND owner = ?1 LIMIT ?2)",
         )?;
-        let found = statement
-            .query_row(params![owner, idempotency.key, int(now_ms)], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
-            })
-            .optional()?;
-        let Some((fingerprint, id)) = found else { return Ok(None) };
-        let Some(view) = query::view(self.connection, rows::id_of(&id)?)? else { return Ok(None) };
-        if fingerprint != idempotency.fingerprint {
-            return Err(JobsError::IdempotencyMismatch);
-        }
-        Ok(Some(view))
+        let open: u32 = statement.query_row(params![owner, open_max], |row| row.get(0))?;
+        if open >= open_max { Err(JobsError::OwnerFull { open_max }) } else { Ok(()) }
     }
 
     fn remember(&self, record: &Record, idempotency: &Idempotency) -> Result<(), JobsError> {
@@ -149,6 +142,28 @@ impl Writing<'_> {
         query::view(self.connection, id)?.ok_or(JobsError::NotFound { id })
     }
 
+    /// Cancels every child of `parent` that has not ended.
+    pub(super) fn cancel_children(
+        &mut self,
+        parent: JobId,
+        now_ms: u64,
+    ) -> Result<usize, JobsError> {
+        let sql = "SELECT n FROM jobs WHERE parent = ?1 AND +state < 4 ORDER BY n";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let children = statement.query_map([rows::bytes_of(&parent)], |row| row.get(0))?;
+        let children: Vec<i64> = children.collect::<Result<_, _>>()?;
+        drop(statement);
+        let mut cancelled = 0;
+        for n in children {
+            let mut record = rows::load(self.connection, n)?;
+            if !record.state.is_final() && !record.cancel_requested {
+                self.step(n, &mut record, Step::cancel(Event::CancelRequested), now_ms)?;
+                cancelled += 1;
+            }
+        }
+        Ok(cancelled)
+    }
+
     pub(super) fn purge(&mut self, now_ms: u64, jobs_max: usize) -> Result<usize, JobsError> {
         let sql = "DELETE FROM idempotency WHERE expires_at_ms <= ?1";
         self.connection.prepare_cached(sql)?.execute([int(now_ms)])?;
@@ -159,9 +174,14 @@ impl Writing<'_> {
             jobs_max,
         )?;
         for n in &numbers {
+            // What it made goes next.
+            let sql = "UPDATE jobs SET purge_at_ms = ?2 WHERE state >= 4 \
+                AND parent = (SELECT id FROM jobs WHERE n = ?1)";
+            self.connection.prepare_cached(sql)?.execute(params![n, int(now_ms)])?;
             for sql in [
                 "DELETE FROM events WHERE job = ?1",
                 "DELETE FROM results WHERE job = ?1",
+                "DELETE FROM row_results WHERE job = ?1",
                 "DELETE FROM bodies WHERE job = ?1",
                 "DELETE FROM needs WHERE job = ?1",
                 "DELETE FROM jobs WHERE n = ?1",

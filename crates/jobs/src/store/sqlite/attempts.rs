@@ -25,11 +25,30 @@ impl Writing<'_> {
         self.due(now_ms)?;
         let mut claimed = Vec::new();
         for want in &claim.wants {
+            if self.is_paused(&want.capability)? {
+                continue;
+            }
             for n in self.select(want, now_ms)? {
                 claimed.push(self.take(n, claim.lease_until_ms, now_ms)?);
             }
         }
         Ok(claimed)
+    }
+
+    fn is_paused(&self, capability: &str) -> Result<bool, JobsError> {
+        let sql = "SELECT 1 FROM paused WHERE capability = ?1";
+        Ok(self.connection.prepare_cached(sql)?.exists([capability])?)
+    }
+
+    /// Keeps the jobs of a capability from being claimed, or no longer.
+    pub(super) fn pause(&mut self, capability: &str, paused: bool) -> Result<(), JobsError> {
+        let sql = if paused {
+            "INSERT OR IGNORE INTO paused (capability) VALUES (?1)"
+        } else {
+            "DELETE FROM paused WHERE capability = ?1"
+        };
+        self.connection.prepare_cached(sql)?.execute([capability])?;
+        Ok(())
     }
 
     fn take(&mut self, n: i64, lease_until_ms: u64, now_ms: u64) -> Result<ClaimedJob, JobsError> {
@@ -47,11 +66,16 @@ impl Writing<'_> {
         let capability = want.capability.as_str();
         let (owners, mut lanes) = self.lanes(capability)?;
         let mut loads = vec![0; owners.len()];
-        if owners.len() > 1 {
+        if owners.len() > 1 || want.per_owner_max.is_some() {
             self.loads(capability, &owners, &mut loads)?;
         }
-        let times = (now_ms, self.policy.ageing_step_ms);
-        selection::pick(&mut lanes, &mut loads, want.jobs_max, times, |lane, jobs_max| {
+        let bounds = selection::Bounds {
+            jobs_max: want.jobs_max,
+            per_owner_max: want.per_owner_max,
+            now_ms,
+            ageing_step_ms: self.policy.ageing_step_ms,
+        };
+        selection::pick(&mut lanes, &mut loads, bounds, |lane, jobs_max| {
             self.fetch(capability, &owners[lane.owner], lane, jobs_max)
         })
     }

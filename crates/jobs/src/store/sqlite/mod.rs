@@ -3,11 +3,15 @@
 
 mod accept;
 mod attempts;
+mod backup;
 mod failure;
+mod files;
 mod open;
 mod query;
 mod readers;
+mod row_results;
 mod rows;
+mod schedules;
 mod schema;
 mod steps;
 mod writer;
@@ -22,6 +26,7 @@ use aisemble_protocol::JobId;
 use aisemble_protocol::job::{JobPage, JobView};
 use rusqlite::Connection;
 
+pub use self::backup::{backup, forget};
 use self::readers::Readers;
 use self::writer::{Loop, Writer, Writing};
 use super::record::Policy;
@@ -32,7 +37,7 @@ use super::{
 use crate::config::StoreConfig;
 use crate::error::{JobsError, StoreError};
 use crate::executor::ClaimedJob;
-use crate::job::{Depth, Job, JobFilter, NewJob, Submitted};
+use crate::job::{Depth, Idempotency, Job, JobFilter, NewJob, Submitted};
 use crate::metrics::{Counters, StoreMetrics, Tally};
 
 /// Jobs in a SQLite file. Dropping it writes what is queued, then closes the file.
@@ -166,6 +171,14 @@ impl Store for SqliteStore {
     fn submit(&self, id: JobId, new: NewJob, now_ms: u64) -> StoreFuture<'_, Submitted> {
         self.write(move |writing| writing.submit(id, &new, now_ms))
     }
+    fn replay(
+        &self,
+        owner: String,
+        idempotency: Idempotency,
+        now_ms: u64,
+    ) -> StoreFuture<'_, Option<JobView>> {
+        self.read(move |connection| query::replay(connection, &owner, &idempotency, now_ms))
+    }
     fn get(&self, id: JobId) -> StoreFuture<'_, Option<Job>> {
         self.read(move |connection| query::get(connection, id))
     }
@@ -186,6 +199,15 @@ impl Store for SqliteStore {
     }
     fn cancel(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, JobView> {
         self.write(move |writing| writing.cancel(id, now_ms))
+    }
+    fn cancel_children(&self, parent: JobId, now_ms: u64) -> StoreFuture<'_, usize> {
+        self.write(move |writing| writing.cancel_children(parent, now_ms))
+    }
+    fn pause(&self, capability: String, paused: bool) -> StoreFuture<'_, ()> {
+        self.write(move |writing| writing.pause(&capability, paused))
+    }
+    fn paused(&self) -> StoreFuture<'_, Vec<String>> {
+        self.read(query::paused)
     }
     fn claim(&self, claim: Claim, now_ms: u64) -> StoreFuture<'_, Vec<ClaimedJob>> {
         self.write(move |writing| writing.claim(&claim, now_ms))

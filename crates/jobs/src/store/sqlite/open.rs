@@ -13,7 +13,7 @@ use super::schema;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 
-const DATABASE: &str = "jobs.db";
+pub(super) const DATABASE: &str = "jobs.db";
 const LOCK: &str = "jobs.lock";
 /// Statements that a connection keeps prepared; more than all that there are.
 const STATEMENTS_MAX: usize = 128;

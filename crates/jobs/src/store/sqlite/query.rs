@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::failure::{int, uint};
 use super::rows::{self, COLUMNS, columns};
 use crate::error::{JobsError, StoreError};
-use crate::job::{Depth, DepthEntry, Job, JobFilter};
+use crate::job::{Depth, DepthEntry, Idempotency, Job, JobFilter};
 use crate::limits;
 use crate::store::record::Record;
 use crate::store::{self, EventsPage};
@@ -47,6 +47,30 @@ pub(super) fn view(connection: &Connection, id: JobId) -> Result<Option<JobView>
     ))?;
     let mut rows = statement.query([rows::bytes_of(&id)])?;
     rows.next()?.map(|row| view_of(connection, row).map(|(_, view)| view)).transpose()
+}
+
+/// The job that this owner's key made.
+pub(super) fn replay(
+    connection: &Connection,
+    owner: &str,
+    idempotency: &Idempotency,
+    now_ms: u64,
+) -> Result<Option<JobView>, JobsError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT fingerprint, job_id FROM idempotency \
+         WHERE owner = ?1 AND key = ?2 AND expires_at_ms > ?3",
+    )?;
+    let found = statement
+        .query_row(params![owner, idempotency.key, int(now_ms)], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .optional()?;
+    let Some((fingerprint, id)) = found else { return Ok(None) };
+    let Some(view) = view(connection, rows::id_of(&id)?)? else { return Ok(None) };
+    if fingerprint != idempotency.fingerprint {
+        return Err(JobsError::IdempotencyMismatch);
+    }
+    Ok(Some(view))
 }
 
 pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, JobsError> {
@@ -90,6 +114,10 @@ pub(super) fn list(connection: &Connection, filter: &JobFilter) -> Result<JobPag
     if let Some(kind) = &filter.kind {
         sql.push_str(" AND kind = ?");
         values.push(Value::from(kind.clone()));
+    }
+    if let Some(parent) = &filter.parent {
+        sql.push_str(" AND parent = ?");
+        values.push(Value::from(rows::bytes_of(parent).to_vec()));
     }
     if !filter.states.is_empty() {
         let mut numbers: Vec<_> = filter.states.iter().map(|s| rows::state_number(*s)).collect();
@@ -170,6 +198,13 @@ pub(super) fn next_due_ms(connection: &Connection) -> Result<Option<u64>, JobsEr
     )?;
     let lease: Option<i64> = statement.query_row([], |row| row.get(0))?;
     Ok(due.into_iter().chain(lease).min().map(uint))
+}
+
+pub(super) fn paused(connection: &Connection) -> Result<Vec<String>, JobsError> {
+    let sql = "SELECT capability FROM paused ORDER BY capability";
+    let mut statement = connection.prepare_cached(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn capabilities(connection: &Connection) -> Result<Vec<String>, JobsError> {

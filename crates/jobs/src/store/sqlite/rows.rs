@@ -13,13 +13,14 @@ macro_rules! columns {
         "jobs.n, id, owner, kind, capability, priority, state, attempt, attempts_max, lease, \
          lease_until_ms, created_at_ms, started_at_ms, finished_at_ms, run_at_ms, ready_at_ms, \
          deadline_at_ms, cancel_requested, error_code, error_message, needs, needs_open, \
-         dependants, event_seq, emitted, emitted_bytes, keep_until_ms, purge_at_ms"
+         dependants, event_seq, emitted, emitted_bytes, keep_until_ms, purge_at_ms, \
+         parent, resumes"
     };
 }
 pub(super) use columns;
 
 /// How many columns [`columns!`] names: what a query selects besides comes after them.
-pub(super) const COLUMNS: usize = 28;
+pub(super) const COLUMNS: usize = 30;
 
 /// The number of a state in `jobs.state`. Active states come before final ones.
 pub(super) fn state_number(state: JobState) -> i64 {
@@ -78,6 +79,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<(i64, Record), JobsError> {
     let small = |index| number(index).map(|value| u32::try_from(value).unwrap_or(u32::MAX));
     let time = |index| row.get::<_, Option<i64>>(index).map(|value| value.map(uint));
     let id = row.get_ref(1)?.as_blob().map_err(|_| StoreError::BadRow { column: "id" })?;
+    let parent: Option<Vec<u8>> = row.get(28)?;
     let record = Record {
         id: id_of(id)?,
         owner: row.get(2)?,
@@ -105,6 +107,8 @@ pub(super) fn read(row: &Row<'_>) -> Result<(i64, Record), JobsError> {
         emitted_bytes: count(25)?,
         keep_until_ms: count(26)?,
         purge_at_ms: time(27)?,
+        parent: parent.map(|bytes| id_of(&bytes)).transpose()?,
+        resumes: row.get(29)?,
     };
     Ok((number(0)?, record))
 }
@@ -131,8 +135,8 @@ pub(super) fn insert(connection: &Connection, r: &Record) -> Result<i64, JobsErr
         "INSERT INTO jobs (id, owner, kind, capability, priority, state, attempt, attempts_max, \
          lease, lease_until_ms, created_at_ms, run_at_ms, ready_at_ms, deadline_at_ms, \
          cancel_requested, needs, needs_open, dependants, event_seq, emitted, emitted_bytes, \
-         keep_until_ms, due_at_ms) \
-         VALUES (?1,?2,?3,?4,?5,?6,0,?7,0,0,?8,?9,?10,?11,0,?12,?13,0,?14,0,0,?15,?16)",
+         keep_until_ms, due_at_ms, parent, resumes) \
+         VALUES (?1,?2,?3,?4,?5,?6,0,?7,0,0,?8,?9,?10,?11,0,?12,?13,0,?14,0,0,?15,?16,?17,?18)",
     )?;
     Ok(statement.insert(params![
         bytes_of(&r.id),
@@ -151,6 +155,8 @@ pub(super) fn insert(connection: &Connection, r: &Record) -> Result<i64, JobsErr
         int(r.event_seq),
         int(r.keep_until_ms),
         r.due_at_ms().map(int),
+        r.parent.as_ref().map(bytes_of),
+        r.resumes,
     ])?)
 }
 

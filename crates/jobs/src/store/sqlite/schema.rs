@@ -9,7 +9,7 @@ use super::failure::failed;
 use crate::error::StoreError;
 
 /// Each brings the schema from its index to the next version.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// The version that this program writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -84,6 +84,46 @@ CREATE TABLE idempotency (
   PRIMARY KEY (owner, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_expires ON idempotency (expires_at_ms);
+";
+
+const V2: &str = "
+ALTER TABLE jobs ADD COLUMN parent BLOB;
+ALTER TABLE jobs ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX jobs_parent ON jobs (parent) WHERE parent IS NOT NULL;
+CREATE TABLE row_results (
+  job INTEGER NOT NULL,
+  row INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  tokens INTEGER NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (job, row)
+) STRICT;
+CREATE TABLE files (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id BLOB NOT NULL UNIQUE,
+  owner TEXT NOT NULL,
+  name TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  sha256 BLOB NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER
+) STRICT;
+CREATE INDEX files_owner ON files (owner);
+CREATE INDEX files_sha256 ON files (sha256);
+CREATE INDEX files_expires ON files (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE TABLE schedules (
+  n INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  owner TEXT NOT NULL,
+  body BLOB NOT NULL,
+  next_at_ms INTEGER,
+  last_at_ms INTEGER,
+  last_job BLOB,
+  created_at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX schedules_next ON schedules (next_at_ms) WHERE next_at_ms IS NOT NULL;
+CREATE TABLE paused (capability TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// The version that the file says.

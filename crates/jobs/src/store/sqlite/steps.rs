@@ -41,6 +41,12 @@ impl Writing<'_> {
         ended: &mut Ended,
     ) -> Result<(), JobsError> {
         let entry = record.step(step, now_ms, self.policy, &mut self.tally)?;
+        if record.state.is_final()
+            && let Some(parent) = record.parent
+            && rows::find(self.connection, parent)?.is_none()
+        {
+            record.purge_at_ms = Some(now_ms);
+        }
         rows::save(self.connection, n, record)?;
         rows::append(self.connection, n, record, &entry, now_ms)?;
         self.changes.push(record.change());
