@@ -21,14 +21,17 @@ target=$(rustc -vV | awk '/^host:/ { print $2 }')
 target_dir=${CARGO_TARGET_DIR:-$root/target}
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
+package_of() { # BINARY
+    case $1 in
+        ai-semble) echo aisemble-cli ;;
+        ai-semble-sandbox-probe) echo aisemble-sandbox ;;
+        *) echo "aisemble-${1#ai-semble-}" ;;
+    esac
+}
+
 arguments=()
 for binary in "${binaries[@]}"; do
-    case $binary in
-        ai-semble) package=aisemble-cli ;;
-        ai-semble-sandbox-probe) package=aisemble-sandbox ;;
-        *) package=aisemble-${binary#ai-semble-} ;;
-    esac
-    arguments+=(--package "$package" --bin "$binary")
+    arguments+=(--package "$(package_of "$binary")" --bin "$binary")
 done
 
 flags='-C target-feature=+crt-static'
@@ -45,6 +48,8 @@ RUSTFLAGS=$flags \
 mkdir -p "$output"
 for binary in "${binaries[@]}"; do
     install -m 0555 "$target_dir/$target/$folder/$binary" "$output/$binary"
+    # The crates in it, beside it and in its image.
+    scripts/sbom.sh "$(package_of "$binary")" "$output/$binary.cdx.json"
 done
 # What the images' labels say; the date is the source's, not the build's.
 {

@@ -251,7 +251,10 @@ check_images() {
             "$(as_user podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}}' "localhost/ai-semble-$service:current")"
         files=$(as_user bash -c "podman image save --format oci-dir --quiet -o /tmp/$service localhost/ai-semble-$service:current >/dev/null 2>&1
             for blob in /tmp/$service/blobs/sha256/*; do tar -tvf \$blob 2>/dev/null; done; rm -rf /tmp/$service" | awk '{ print $1, $6 }')
-        expect 39b "$service image: all files in it" '-r-xr-xr-x ai-semble-service' "$files"
+        expect 39b "$service image: all files in it" '-r-xr-xr-x ai-semble-service -r--r--r-- sbom.cdx.json' \
+            "$(tr '\n' ' ' <<<"$files" | sed -e 's/ *$//')"
+        expect 52 "$service: crates in its bill of materials, crates without digest that are not ours" '[1-9][0-9]{2} 0' \
+            "$(jq -r '"\(.components | length) \([.components[] | select((.hashes | not) and (.name | startswith("aisemble-") | not))] | length)"' "$folder/release/ai-semble-$service.cdx.json")"
     done
     first=$(as_user podman image inspect --format '{{.Digest}}' localhost/ai-semble-llm:current)
     as_user /home/clinic/ai-semble/scripts/build-images.sh /home/clinic/release llm >/dev/null
