@@ -13,6 +13,8 @@ usage: scripts/setup.sh [OPTIONS]
                     building them here with Rust
   --model NAME      the model to serve (default: the catalogue's default)
   --model-file FILE the model's file, instead of fetching it; its digest is checked all the same
+  --models-from DIR also take the models that lie in DIR, a folder each, as `ai-semble models pull` makes
+                    them; their digests are checked
   --no-root         do not call sudo for the one step that needs root (scripts/setup-root.sh); what it
                     would have given is left out: the pod then runs in the mode `reduced`
   --check           only check this host
@@ -25,12 +27,13 @@ TEXT
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-images='' model='' model_file='' dry_run=0 mode=install keep_data=0 by_root=1
+images='' model='' model_file='' models_from='' dry_run=0 mode=install keep_data=0 by_root=1
 while [ $# -gt 0 ]; do
     case $1 in
         --images) images=$(cd "${2:?--images needs a folder}" && pwd); shift ;;
         --model) model=${2:?--model needs a name}; shift ;;
         --model-file) model_file=$(realpath "${2:?--model-file needs a file}"); shift ;;
+        --models-from) models_from=$(realpath "${2:?--models-from needs a folder}"); shift ;;
         --no-root) by_root=0 ;;
         --check) mode=check ;;
         --dry-run) dry_run=1 ;;
@@ -49,7 +52,7 @@ quadlets=$HOME/.config/containers/systemd/ai-semble
 module=$HOME/.config/containers/containers.conf.modules/ai-semble.conf
 command_path=$HOME/.local/bin/ai-semble
 every_service=(orchestrator llm nlp vision data-processor)
-# Those that are deployed here; find_binaries and install_models say which.
+# Those that are deployed here; choose_services says which.
 services=(orchestrator llm)
 # none: no SELinux here; types: every service has its own; reduced: as the policy has it for any
 # container, because the module is not loaded.
@@ -263,15 +266,49 @@ install_model() {
     if [ ! -e "$home/models/$model/model.json" ]; then
         change "install the model $model" aisemble "${arguments[@]}"
     fi
+    install_more_models
     # The container's user is a sub-id, not this account: it reads the model as `others` do. Nobody
     # else reaches it, for this account's home is its own.
     local file
-    for file in "$home/models/$model" "$home/models/$model"/*.gguf; do
-        [ -e "$file" ] || continue
+    for file in "$home/models" "$home/models"/* "$home/models"/*/*; do
+        if [ ! -e "$file" ] || [ "${file##*/}" = model.json ]; then continue; fi
         if [ "$(stat -c %A "$file" | cut -c8)" != r ]; then
             change "let the container read $file" chmod o+rX "$file"
         fi
     done
+}
+
+install_more_models() {
+    local folder name taken=0
+    [ -n "$models_from" ] || return 0
+    for folder in "$models_from"/*/; do
+        name=$(basename "$folder")
+        if [ -e "$home/models/$name" ] || [ ! -e "$folder/model.json" ]; then continue; fi
+        change "install the model $name from $models_from" cp -r "$folder" "$home/models/$name"
+        taken=1
+    done
+    if [ "$taken" = 1 ] && [ "$dry_run" = 0 ]; then
+        aisemble models verify >&2 || fail 'a model has another digest than the catalogue says' \
+            "remove its folder in $home/models and run this again"
+    fi
+}
+
+# What is installed of a capability, a JSON object a line: name, architecture, license, files.
+models_of() { # CAPABILITY
+    aisemble --json models list 2>/dev/null | jq -c --arg capability "$1" '[.installed[].name] as $there
+        | .catalog[] | select(.capability == $capability and (.name | IN($there[])))'
+}
+
+# Language models always; the other services where there is a binary, and a model if it needs one.
+choose_services() {
+    local service
+    for service in nlp vision; do
+        if [ -x "$images/ai-semble-$service" ] && [ -n "$(models_of $service)" ]; then
+            services+=("$service")
+        fi
+    done
+    if [ -x "$images/ai-semble-data-processor" ]; then services+=(data-processor); fi
+    say "services: ${services[*]}"
 }
 
 # What `models list` says of the model, by jq path.
@@ -291,8 +328,40 @@ install_config() {
     local sockets
     sockets=$(find "$config/llm" -name '*.toml' -printf '%f\n' 2>/dev/null | sort |
         sed -e 's|\(.*\)\.toml|"/run/ai-semble/llm-\1/llm.sock"|' | paste -sd, | sed -e 's/,/, /g')
-    sed -e "s|^llm = .*|llm = [$sockets]|" "$root/configs/production/orchestrator.toml" |
+    local others='' service
+    for service in nlp vision data-processor; do
+        if deployed "$service"; then
+            others+="\n${service%-processor} = [\"/run/ai-semble/$service/$service.sock\"]"
+        fi
+    done
+    sed -e "s|^llm = .*|llm = [$sockets]$others|" "$root/configs/production/orchestrator.toml" |
         place_text "$config/orchestrator.toml" 644
+    for service in nlp vision data-processor; do
+        if deployed "$service"; then
+            { models_of "$service" | model_sections; cat "$root/configs/production/$service.toml"; } |
+                place_text "$config/$service.toml" 644
+        else
+            remove "$config/$service.toml"
+        fi
+    done
+}
+
+# A section a model, every file of it pinned, as the services read it.
+model_sections() {
+    jq -r '"[[model]]\nname = \(.name | @json)\narchitecture = \(.architecture | @json)\npath = \("/models/" + .name | @json)",
+        "license = \(.license | @json)\n[model.sha256]",
+        (.files[] | "\(.to | @json) = \(.sha256 | @json)"), ""'
+}
+
+# The files of the tenants. In the pod they belong to the orchestrator and the group of all services;
+# the data processor sees two folders of them.
+install_folders() {
+    local folder
+    for folder in files files/blobs files/incoming files/incoming/data; do
+        if [ ! -e "$home/$folder" ] && ! podman unshare test -e "$home/$folder"; then
+            change "make $home/$folder" install -d -m "$(if [ "$folder" = files/incoming/data ]; then echo 2770; else echo 0750; fi)" "$home/$folder"
+        fi
+    done
 }
 
 install_units() {
@@ -410,9 +479,10 @@ start_pod() {
 }
 
 wait_until_ready() {
-    local waited_ms=0
+    # What a unit may take to start, and a restart of it; a unit that gave up is seen at once.
+    local waited_ms=0 patience_ms=1260000
     until curl --silent --fail --max-time 5 http://127.0.0.1:8080/ready >/dev/null; do
-        if [ "$waited_ms" -ge 300000 ] ||
+        if [ "$waited_ms" -ge "$patience_ms" ] ||
             systemctl --user --quiet is-failed 'ai-semble*'; then
             systemctl --user --no-pager status 'ai-semble*' >&2 || true
             fail 'the pod is not ready' 'journalctl --user -u ai-semble-llm@* -u ai-semble-orchestrator'
@@ -440,14 +510,17 @@ install_all() {
     root_step
     check_host
     [ "$mode" = install ] || exit 0
-    step 'binaries and images'
+    step 'binaries'
     find_binaries
     install_command
-    install_images
-    step 'model'
+    step 'models'
     install_model
+    choose_services
+    step 'images'
+    install_images
     step 'configuration, units, keys'
     install_config
+    install_folders
     install_units
     install_keys
     step 'start'
@@ -505,6 +578,9 @@ uninstall() {
     if [ "$keep_data" = 0 ]; then
         if podman volume exists ai-semble-data; then
             change 'remove the jobs' podman volume rm ai-semble-data >&2
+        fi
+        if [ -e "$home/files" ]; then
+            change 'remove the files' podman unshare rm -rf "$home/files"
         fi
         remove "$home"
     fi
