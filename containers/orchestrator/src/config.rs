@@ -9,6 +9,8 @@ use aisemble_service::config::SocketPath;
 use aisemble_service::{DrainConfig, InvalidConfig, LogConfig, SecretFile, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Capability;
+
 /// Instances of one service.
 pub const INSTANCES_MAX: usize = 64;
 
@@ -135,29 +137,62 @@ impl LimitsConfig {
     }
 }
 
-/// `[services]`: the sockets of each service's instances.
+/// `[services]`: the sockets of each service's instances. A capability without one is not offered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServicesConfig {
     /// Language models.
     pub llm: Vec<SocketPath>,
+    /// Encoders: embeddings, ranks, labels, entities.
+    pub nlp: Vec<SocketPath>,
+    /// Images.
+    pub vision: Vec<SocketPath>,
+    /// Tables.
+    pub data: Vec<SocketPath>,
 }
 
 impl Default for ServicesConfig {
     fn default() -> Self {
         let path = aisemble_service::SocketConfig::of_service("llm").path;
-        Self { llm: vec![path] }
+        Self { llm: vec![path], nlp: Vec::new(), vision: Vec::new(), data: Vec::new() }
     }
 }
 
 impl ServicesConfig {
+    /// The sockets of a capability's instances.
+    #[must_use]
+    pub fn of(&self, capability: Capability) -> &[SocketPath] {
+        match capability {
+            Capability::Llm => &self.llm,
+            Capability::Nlp => &self.nlp,
+            Capability::Vision => &self.vision,
+            Capability::Data => &self.data,
+        }
+    }
+
     /// The directories of all sockets, each once.
     #[must_use]
     pub fn directories(&self) -> Vec<PathBuf> {
-        let mut all: Vec<_> = self.llm.iter().map(|path| path.directory().to_owned()).collect();
+        let all = Capability::ALL.into_iter().flat_map(|capability| self.of(capability));
+        let mut all: Vec<_> = all.map(|path| path.directory().to_owned()).collect();
         all.sort();
         all.dedup();
         all
+    }
+
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        for capability in Capability::ALL {
+            if self.of(capability).len() > INSTANCES_MAX {
+                let key = format!("services.{}", capability.as_str());
+                let reason = format!("must name at most {INSTANCES_MAX} sockets");
+                return Err(InvalidConfig::new(key, reason));
+            }
+        }
+        if Capability::ALL.into_iter().all(|capability| self.of(capability).is_empty()) {
+            let reason = "must name at least one socket of one service";
+            return Err(InvalidConfig::new("services", reason));
+        }
+        Ok(())
     }
 }
 
@@ -168,10 +203,7 @@ impl ServiceConfig for Config {
                           own the socket and hand it over";
             return Err(InvalidConfig::new("listen.address", reason));
         }
-        if self.services.llm.is_empty() || self.services.llm.len() > INSTANCES_MAX {
-            let reason = format!("must name 1 to {INSTANCES_MAX} sockets");
-            return Err(InvalidConfig::new("services.llm", reason));
-        }
+        self.services.validate()?;
         let section = |name: &str, error: aisemble_jobs::config::ConfigError| {
             InvalidConfig::new(format!("{name}.{}", error.key), error.reason)
         };
@@ -237,7 +269,8 @@ mod tests {
         };
         assert_eq!(Config::default().validate(), Ok(()));
         check(|c| c.listen.address = ([0, 0, 0, 0], 80).into(), "listen.address");
-        check(|c| c.services.llm.clear(), "services.llm");
+        check(|c| c.services.llm.clear(), "services");
+        check(|c| c.services.nlp = vec![c.services.llm[0].clone(); 65], "services.nlp");
         check(|c| c.limits.connections_max = 0, "limits.connections_max");
         check(|c| c.jobs.poll_ms = 1, "jobs.poll_ms");
         check(|c| c.store.readers = 0, "store.readers");

@@ -4,6 +4,7 @@
 //! knows the services. What happens inside a model is none of its business.
 
 pub mod app;
+pub mod capability;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
@@ -12,3 +13,4 @@ pub mod live;
 pub mod metrics;
 pub mod process;
 pub mod trace;
+pub mod work;

@@ -1,5 +1,6 @@
-//! The text of running jobs as it comes, for those who look on. Kept in memory as long as a worker
-//! writes it or somebody reads it; the durable record is the job's events.
+//! What running jobs make as it comes, for those who look on: text, or results of single items. Kept
+//! in memory as long as a worker writes it or somebody reads it; the durable record is the job's
+//! events and its result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,10 +14,11 @@ pub struct Live {
     feeds: Arc<Mutex<HashMap<JobId, Weak<Feed>>>>,
 }
 
-/// The text of one job's running attempt.
+/// What one job's running attempt has made.
 #[derive(Debug)]
 pub struct Feed {
     text: Mutex<Text>,
+    items: Mutex<Items>,
     changed: watch::Sender<()>,
     id: JobId,
     feeds: Live,
@@ -30,6 +32,13 @@ struct Text {
     ends: Vec<usize>,
 }
 
+#[derive(Debug, Default)]
+struct Items {
+    attempt: u32,
+    /// JSON.
+    items: Vec<Arc<str>>,
+}
+
 impl Live {
     /// The feed of a job: the one there is, or a new one.
     #[must_use]
@@ -40,6 +49,7 @@ impl Live {
         }
         let feed = Arc::new(Feed {
             text: Mutex::default(),
+            items: Mutex::default(),
             changed: watch::Sender::new(()),
             id,
             feeds: self.clone(),
@@ -53,6 +63,7 @@ impl Feed {
     /// An attempt begins: what an earlier one wrote is gone.
     pub fn begin(&self, attempt: u32) {
         *lock(&self.text) = Text { attempt, ..Text::default() };
+        *lock(&self.items) = Items { attempt, ..Items::default() };
         self.changed.send_replace(());
     }
 
@@ -66,6 +77,14 @@ impl Feed {
         let end = text.text.len();
         text.ends.push(end);
         drop(text);
+        self.changed.send_replace(());
+    }
+}
+
+impl Feed {
+    /// The result of one item came, as JSON on one line.
+    pub fn push_item(&self, json: String) {
+        lock(&self.items).items.push(json.into());
         self.changed.send_replace(());
     }
 }
@@ -89,6 +108,8 @@ pub struct Reader {
     attempt: u32,
     read: String,
     index: u64,
+    items_attempt: u32,
+    items_read: usize,
 }
 
 /// What a reader sees next.
@@ -100,6 +121,11 @@ pub enum Piece {
         text: String,
         /// Its number.
         index: u64,
+    },
+    /// The result of one item, JSON; items come in the order in which they are done.
+    Item {
+        /// The JSON.
+        json: Arc<str>,
     },
     /// The attempt that runs now says something else than what was read: forget that.
     Restart {
@@ -113,11 +139,29 @@ impl Reader {
     #[must_use]
     pub fn new(feed: Arc<Feed>) -> Self {
         let changed = feed.changed.subscribe();
-        Self { feed, changed, attempt: 0, read: String::new(), index: 0 }
+        let (read, items_read) = (String::new(), 0);
+        Self { feed, changed, attempt: 0, read, index: 0, items_attempt: 0, items_read }
     }
 
     /// What there is and has not been read.
     pub fn take(&mut self) -> Option<Piece> {
+        self.take_item().or_else(|| self.take_text())
+    }
+
+    fn take_item(&mut self) -> Option<Piece> {
+        let items = lock(&self.feed.items);
+        if items.attempt != self.items_attempt {
+            self.items_attempt = items.attempt;
+            if std::mem::take(&mut self.items_read) > 0 {
+                return Some(Piece::Restart { attempt: items.attempt });
+            }
+        }
+        let json = Arc::clone(items.items.get(self.items_read)?);
+        self.items_read += 1;
+        Some(Piece::Item { json })
+    }
+
+    fn take_text(&mut self) -> Option<Piece> {
         let text = lock(&self.feed.text);
         if text.attempt != self.attempt {
             let ahead = text.text.starts_with(&self.read);
@@ -213,6 +257,22 @@ mod tests {
         assert_eq!(reader.take(), token("Two", 0));
         assert_eq!(reader.rest("Three"), Some(Piece::Restart { attempt: 2 }));
         assert_eq!(reader.rest("Three"), token("Three", 0));
+    }
+
+    #[test]
+    fn items_come_in_order_and_a_retry_starts_again() {
+        let live = Live::default();
+        let feed = live.feed(JobId::generate());
+        let mut reader = Reader::new(Arc::clone(&feed));
+        let item = |json: &str| Some(Piece::Item { json: json.into() });
+        feed.begin(1);
+        feed.push_item("1".to_owned());
+        feed.push_item("2".to_owned());
+        assert_eq!((reader.take(), reader.take(), reader.take()), (item("1"), item("2"), None));
+        feed.begin(2);
+        assert_eq!(reader.take(), Some(Piece::Restart { attempt: 2 }));
+        feed.push_item("1".to_owned());
+        assert_eq!((reader.take(), reader.take()), (item("1"), None));
     }
 
     #[test]

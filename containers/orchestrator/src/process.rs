@@ -24,6 +24,7 @@ use crate::dispatch::Dispatch;
 use crate::executor::DispatchExecutor;
 use crate::http::{self, Door, Listener};
 use crate::metrics::{Metrics, ProcessFigures};
+use crate::work::Bench;
 
 /// Of the drain's deadline, what is left to those who are told that it is over.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -121,8 +122,9 @@ impl Orchestrator {
         let parts =
             Parts { limits, jobs, dispatch: Arc::clone(&dispatch), keyring, metrics, figures };
         let app = Arc::new(App::new(parts));
-        let max = config.limits.generation_max();
-        let executor = DispatchExecutor::new(dispatch, app.live.clone(), max);
+        let attempt_max = config.limits.generation_max();
+        let bench = Bench { dispatch, live: app.live.clone(), attempt_max };
+        let executor = DispatchExecutor::new(bench);
         let scheduler = app.jobs.run(Arc::new(executor), config.jobs.clone());
         let door = Door::new(http::router(Arc::clone(&app)), &config.limits, &app.metrics);
         Self { app, door: Arc::new(door), scheduler, watching }

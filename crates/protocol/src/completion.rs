@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 use crate::job::{JobId, JobOptions};
+use crate::nlp::{
+    CustomPattern, NlpTask as _, RedactRequest, RedactRule, RedactedSpan, Replacement, Texts,
+};
 use crate::{limits, v1};
 
 /// A completion to make. Give `prompt` (taken as it is) or `messages` (through the model's chat
@@ -66,9 +69,65 @@ pub struct CompletionRequest {
     /// Go on after the end-of-sequence token; for benchmarks.
     #[serde(default)]
     pub ignore_eos: bool,
+    /// Hide personal data in the completion, by the nlp service. The text then comes as a whole: no
+    /// token is shown or recorded before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redact: Option<RedactOutput>,
     /// How the job is to be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobOptions>,
+}
+
+/// What to hide in a completion, as `POST /ai/nlp/redact` has it. `{}` = what the built-in rules find.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RedactOutput {
+    /// The model that finds entities; absent = the first that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The built-in rules to apply; absent = all, `[]` = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<RedactRule>>,
+    /// Patterns of your own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<CustomPattern>,
+    /// Hide what a model finds as well.
+    #[serde(default)]
+    pub entities: bool,
+    /// Only these labels of the model; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity_labels: Option<Vec<String>>,
+    /// Leave entities that are less sure; default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_min: Option<f32>,
+    /// What stands where something was hidden.
+    #[serde(default)]
+    pub replacement: Replacement,
+    /// The character of `replacement: mask`; default `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+}
+
+impl RedactOutput {
+    /// The redaction of `text`.
+    #[must_use]
+    pub fn to_request(&self, text: &str) -> RedactRequest {
+        let Self { model, rules, patterns, entities, entity_labels, score_min, replacement, mask } =
+            self.clone();
+        RedactRequest {
+            model,
+            texts: Texts::One(text.to_owned()),
+            rules,
+            patterns,
+            entities,
+            entity_labels,
+            score_min,
+            replacement,
+            mask,
+            ..RedactRequest::default()
+        }
+    }
 }
 
 /// One message of a chat.
@@ -117,6 +176,9 @@ pub struct CompletionResult {
     /// One entry a token, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<TokenLogprob>>,
+    /// What was hidden, if it was asked for; `start` and `end` are places in the text that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redactions: Option<Vec<RedactedSpan>>,
 }
 
 /// Tokens in and out.
@@ -189,6 +251,9 @@ impl CompletionRequest {
         if top_logprobs > 0 && !self.logprobs {
             return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs: true"));
         }
+        if let Some(redact) = &self.redact {
+            self.check_redact(redact)?;
+        }
         Ok(v1::GenerateRequest {
             request_id: String::new(),
             job_id: String::new(),
@@ -208,6 +273,17 @@ impl CompletionRequest {
                 .into(),
             ignore_eos: self.ignore_eos,
             owner: String::new(),
+        })
+    }
+
+    fn check_redact(&self, redact: &RedactOutput) -> Result<(), ApiError> {
+        if self.logprobs {
+            let message = "logprobs would show the tokens that redact hides; give one of them";
+            return Err(ApiError::invalid("redact", message));
+        }
+        redact.to_request("-").to_run().map(drop).map_err(|error| {
+            let param = format!("redact.{}", error.param.as_deref().unwrap_or_default());
+            error.with_param(&param)
         })
     }
 
@@ -378,6 +454,9 @@ mod tests {
         check(json!({"prompt": "a", "top_p": 0.0}), "top_p", "above 0 and at most 1");
         check(json!({"prompt": "a", "stop": [""]}), "stop", "between 1 and 256 bytes");
         check(json!({"prompt": "a", "top_logprobs": 2}), "top_logprobs", "needs logprobs");
+        let redact = json!({"mask": "##", "replacement": "mask"});
+        check(json!({"prompt": "a", "redact": redact}), "redact.mask", "mask");
+        check(json!({"prompt": "a", "redact": {}, "logprobs": true}), "redact", "logprobs");
         check(json!({"messages": [{"role": "king", "content": "a"}]}), "messages", "\"king\"");
     }
 

@@ -75,6 +75,26 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// How much the owner of a key may ask for. What is absent has no limit of the key's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimits {
+    /// Requests that ask for work (POST), in a minute; as many may come at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Jobs that have not ended, waiting ones included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_jobs_max: Option<u32>,
+}
+
+impl KeyLimits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A key as the file holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +105,9 @@ pub struct KeyRecord {
     pub name: String,
     /// What it opens.
     pub scopes: Vec<Scope>,
+    /// How much it may ask for.
+    #[serde(default, skip_serializing_if = "KeyLimits::is_unlimited")]
+    pub limits: KeyLimits,
     /// BLAKE3 keyed hash of the key, hex.
     pub hash: String,
     /// Milliseconds since 1970.
@@ -159,6 +182,7 @@ impl KeyFile {
             id: format!("key_{}", &hash[..12]),
             name: name.to_owned(),
             scopes: scopes.to_vec(),
+            limits: KeyLimits::default(),
             hash,
             created_at_ms,
             expires_at_ms,

@@ -8,6 +8,7 @@ use aisemble_protocol::job::JobOptions;
 use aisemble_protocol::{ApiError, ErrorCode, limits};
 
 use super::App;
+use crate::capability::Capability;
 
 /// How long a count of the store is relied upon; jobs admitted meanwhile are added to it.
 const COUNT_FRESH: Duration = Duration::from_millis(100);
@@ -18,7 +19,8 @@ const ROOM_PART: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct QueueGate {
     waiting_max: u64,
-    count: Mutex<Option<Count>>,
+    /// In the order of [`Capability::ALL`].
+    counts: Mutex<[Option<Count>; Capability::ALL.len()]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,22 +31,29 @@ struct Count {
 
 impl QueueGate {
     pub(crate) fn new(waiting_max: u64) -> Self {
-        Self { waiting_max, count: Mutex::new(None) }
+        Self { waiting_max, counts: Mutex::new([None; Capability::ALL.len()]) }
     }
 
     /// Whether one more may wait, as far as is known; `None` when it must be counted again.
-    fn enter(&self, now: Instant) -> Option<bool> {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = count.as_mut().filter(|known| now.duration_since(known.at) < COUNT_FRESH)?;
+    fn enter(&self, capability: Capability, now: Instant) -> Option<bool> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.get_mut(place(capability))?.as_mut();
+        let known = known.filter(|known| now.duration_since(known.at) < COUNT_FRESH)?;
         let enters = known.waiting < self.waiting_max;
         known.waiting += u64::from(enters);
         Some(enters)
     }
 
-    fn counted(&self, waiting: u64, now: Instant) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = Some(Count { waiting, at: now });
+    fn counted(&self, depth: &Depth, now: Instant) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (count, capability) in counts.iter_mut().zip(Capability::ALL) {
+            *count = Some(Count { waiting: waiting(depth, capability), at: now });
+        }
     }
+}
+
+fn place(capability: Capability) -> usize {
+    Capability::ALL.iter().position(|one| *one == capability).unwrap_or_default()
 }
 
 impl App {
@@ -52,27 +61,28 @@ impl App {
     ///
     /// # Errors
     /// `overloaded` when as many wait as may, with when to come again; the store's.
-    pub(super) async fn admit(&self, capability: &str) -> Result<(), ApiError> {
-        let mut admitted = self.gate.enter(Instant::now());
+    pub(super) async fn admit(&self, capability: Capability) -> Result<(), ApiError> {
+        let mut admitted = self.gate.enter(capability, Instant::now());
         if admitted.is_none() {
             let depth = self.jobs.depth().await.map_err(|error| super::store_error(&error))?;
-            self.gate.counted(waiting(&depth, capability), Instant::now());
-            admitted = self.gate.enter(Instant::now());
+            self.gate.counted(&depth, Instant::now());
+            admitted = self.gate.enter(capability, Instant::now());
         }
         if admitted != Some(false) {
             return Ok(());
         }
         let max = self.gate.waiting_max;
-        let message = format!("{max} {capability} jobs wait, which is as many as may");
-        let retry_ms = self.dispatch.retry_after_ms(max.div_ceil(ROOM_PART));
+        let name = capability.as_str();
+        let message = format!("{max} {name} jobs wait, which is as many as may");
+        let retry_ms = self.dispatch.retry_after_ms(capability, max.div_ceil(ROOM_PART));
         Err(ApiError::new(ErrorCode::Overloaded, message).with_retry_after_ms(retry_ms))
     }
 }
 
-fn waiting(depth: &Depth, capability: &str) -> u64 {
+fn waiting(depth: &Depth, capability: Capability) -> u64 {
     [JobState::Pending, JobState::Scheduled, JobState::Queued]
         .into_iter()
-        .map(|state| depth.count(capability, state))
+        .map(|state| depth.count(capability.as_str(), state))
         .sum()
 }
 
@@ -95,18 +105,24 @@ pub(super) fn check_options(options: &JobOptions) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use aisemble_jobs::DepthEntry;
+
     use super::*;
 
     #[test]
     fn the_gate_counts_what_it_let_in_since_the_store_was_asked() {
         let gate = QueueGate::new(3);
         let now = Instant::now();
-        assert_eq!(gate.enter(now), None, "not counted yet");
-        gate.counted(1, now);
-        assert_eq!(gate.enter(now), Some(true));
-        assert_eq!(gate.enter(now), Some(true));
-        assert_eq!(gate.enter(now), Some(false));
-        assert_eq!(gate.enter(now + COUNT_FRESH), None, "counted too long ago");
+        let enter = |capability| gate.enter(capability, now);
+        assert_eq!(enter(Capability::Nlp), None, "not counted yet");
+        let (capability, state) = ("nlp".to_owned(), JobState::Queued);
+        let entry = DepthEntry { capability, state, count: 1, oldest_ms: 0 };
+        gate.counted(&Depth { entries: vec![entry] }, now);
+        assert_eq!(enter(Capability::Nlp), Some(true));
+        assert_eq!(enter(Capability::Nlp), Some(true));
+        assert_eq!(enter(Capability::Nlp), Some(false));
+        assert_eq!(enter(Capability::Llm), Some(true), "each capability has its own queue");
+        assert_eq!(gate.enter(Capability::Nlp, now + COUNT_FRESH), None, "counted too long ago");
     }
 
     #[test]

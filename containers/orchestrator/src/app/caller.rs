@@ -1,6 +1,6 @@
 //! Who calls, and what the key opens. Each refusal is logged with the key's id, never the key.
 
-use aisemble_protocol::keys::Scope;
+use aisemble_protocol::keys::{KeyLimits, Scope};
 use aisemble_protocol::{ApiError, ErrorCode};
 
 use super::App;
@@ -11,6 +11,8 @@ use crate::trace::Trace;
 pub struct Caller {
     /// The key's public id: what owns jobs.
     pub key_id: String,
+    /// How much it may ask for.
+    pub limits: KeyLimits,
     scopes: Vec<Scope>,
 }
 
@@ -31,7 +33,7 @@ impl Caller {
     /// A caller with these scopes.
     #[must_use]
     pub fn new(key_id: impl Into<String>, scopes: &[Scope]) -> Self {
-        Self { key_id: key_id.into(), scopes: scopes.to_vec() }
+        Self { key_id: key_id.into(), limits: KeyLimits::default(), scopes: scopes.to_vec() }
     }
 
     /// Whether the key opens everything, other keys' jobs included.
@@ -77,7 +79,10 @@ impl App {
             return refused("absent", "an API key is needed: Authorization: Bearer ais_...");
         };
         match self.keyring.find(key, super::now_ms()) {
-            Ok(Some(record)) => Ok(Caller { key_id: record.id, scopes: record.scopes }),
+            Ok(Some(record)) => {
+                let (key_id, limits, scopes) = (record.id, record.limits, record.scopes);
+                Ok(Caller { key_id, limits, scopes })
+            }
             Ok(None) => refused("unknown", "this API key is unknown, expired or revoked"),
             Err(error) => {
                 tracing::error!(error.cause = %error, "the key file cannot be used");

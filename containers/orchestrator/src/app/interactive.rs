@@ -1,9 +1,12 @@
-//! Completions that keep no job: `/v1/*`. The same checks and the same dispatch, nothing stored.
+//! Calls that keep no job: `/v1/*`. The same checks and the same dispatch, nothing stored.
 
+use aisemble_protocol::nlp::NlpTask;
 use aisemble_protocol::{ApiError, v1};
 
-use super::{App, Origin, completion};
+use super::{App, Origin};
+use crate::capability::Capability;
 use crate::dispatch::{self, Call, Class, Generation};
+use crate::work;
 
 impl App {
     /// The language model that a request of that name gets.
@@ -11,7 +14,7 @@ impl App {
     /// # Errors
     /// `not_found`, naming those there are; `unavailable` when it does not take work.
     pub fn resolve_model(&self, name: &str) -> Result<v1::ModelInfo, ApiError> {
-        self.dispatch.resolve(Some(name).filter(|name| !name.is_empty()))
+        self.dispatch.resolve(Capability::Llm, Some(name).filter(|name| !name.is_empty()), None)
     }
 
     /// Begins a generation that somebody waits for. Dropping it cancels it.
@@ -24,12 +27,32 @@ impl App {
         mut request: v1::GenerateRequest,
     ) -> Result<Generation, ApiError> {
         let model = self.resolve_model(&request.model)?;
-        completion::check_against(&request, &model)?;
+        work::check_against(&request, &model)?;
         request.request_id.clone_from(&origin.request_id);
         request.priority = v1::Priority::Interactive.into();
         request.owner.clone_from(&origin.caller.key_id);
+        self.dispatch.generate(self.call(origin, request)).await
+    }
+
+    /// Does a task on texts that somebody waits for.
+    ///
+    /// # Errors
+    /// What is wrong with the request; as the service says; `unavailable` and `overloaded` with
+    /// when to come again.
+    pub async fn nlp<T: NlpTask>(
+        &self,
+        origin: &Origin,
+        request: &T,
+    ) -> Result<T::Result, ApiError> {
+        let mut run = request.to_run()?;
+        run.request_id.clone_from(&origin.request_id);
+        run.priority = v1::Priority::Interactive.into();
+        let flow = work::start_nlp::<T>(&self.dispatch, self.call(origin, run)).await?;
+        work::collect_nlp(request, flow).await
+    }
+
+    fn call<R>(&self, origin: &Origin, request: R) -> Call<R> {
         let deadline = dispatch::deadline_in(self.limits.generation_max());
-        let call = Call { request, class: Class::Interactive, trace: origin.trace, deadline };
-        self.dispatch.generate(call).await
+        Call { request, class: Class::Interactive, trace: origin.trace, deadline }
     }
 }

@@ -4,12 +4,13 @@
 
 mod admission;
 mod caller;
-mod completion;
 mod interactive;
 mod jobs;
 mod keyring;
 mod models;
 mod progress;
+mod quota;
+mod submission;
 pub mod transcript;
 
 use std::sync::OnceLock;
@@ -19,18 +20,19 @@ use aisemble_jobs::Jobs;
 use aisemble_protocol::{ApiError, v1};
 use tokio_util::sync::CancellationToken;
 
+use crate::capability::Capability;
 use crate::config::LimitsConfig;
-use crate::dispatch::{Dispatch, LLM, Readiness};
+use crate::dispatch::{Dispatch, Readiness};
 use crate::live::Live;
 use crate::metrics::{Metrics, ProcessFigures, Samples};
 
 use admission::QueueGate;
 pub use caller::{Caller, Origin};
-pub(crate) use completion::KIND as COMPLETION_KIND;
-pub use completion::{Accepted, Ended, check_idempotency_key};
 pub use jobs::{Cancelled, ListQuery};
 pub use keyring::{Keyring, KeyringError};
 pub use progress::{Progress, Update};
+use quota::Quotas;
+pub use submission::{Accepted, Ended, Patience, check_idempotency_key};
 
 /// How long the metrics page waits for the store to count its jobs.
 const DEPTH_WAIT: Duration = Duration::from_millis(250);
@@ -46,6 +48,7 @@ pub struct App {
     pub(crate) live: Live,
     pub(crate) figures: ProcessFigures,
     pub(crate) gate: QueueGate,
+    quotas: Quotas,
     /// What confines this process, once it is locked down.
     pub(crate) sandbox: OnceLock<v1::SandboxInfo>,
     /// Fires when the drain begins: `/ready` says so.
@@ -78,6 +81,7 @@ impl App {
         let Parts { limits, jobs, dispatch, keyring, metrics, figures } = parts;
         Self {
             gate: QueueGate::new(limits.queued_jobs_max),
+            quotas: Quotas::default(),
             limits,
             jobs,
             dispatch,
@@ -110,7 +114,7 @@ impl App {
         let depth = tokio::time::timeout(DEPTH_WAIT, self.jobs.depth()).await;
         let samples = Samples {
             depth: depth.ok().and_then(Result::ok),
-            capabilities: vec![LLM],
+            capabilities: self.dispatch.configured().into_iter().map(Capability::as_str).collect(),
             store: self.jobs.metrics(),
             instances: self.dispatch.sampled(),
             sandbox: self.sandbox.get().cloned(),

@@ -37,7 +37,7 @@ fn object(model: Model) -> ModelObject {
         created: since_s,
         owned_by: "ai-semble".to_owned(),
         detail: ModelDetail {
-            capability: capability.to_owned(),
+            capability: capability.as_str().to_owned(),
             family: info.family,
             quantization: info.quantization,
             sha256: info.sha256,

@@ -1,5 +1,6 @@
-//! A completion job as somebody watches it: the job, each token as it comes, then the result or the
-//! error. The tokens together are the text of the result, whatever was retried in between.
+//! A job as somebody watches it: the job, each token or item as it comes, how far it is, then the
+//! result or the error. The tokens of a completion together are the text of its result, whatever was
+//! retried in between.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -7,12 +8,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use aisemble_jobs::JobsError;
-use aisemble_protocol::job::JobView;
+use aisemble_protocol::job::{JobEvent, JobView};
 use aisemble_protocol::{ApiError, ErrorCode};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{App, Ended, store_error};
 use crate::live::{Piece, Reader};
+use crate::work::{Completion, Work as _};
 
 /// How long one wait for the end lasts before it is begun anew.
 const WAIT_ROUND: Duration = Duration::from_secs(600);
@@ -24,8 +29,10 @@ const STOPPED_RETRY_MS: u64 = 2_000;
 pub enum Update {
     /// The job, first of all.
     Job(JobView),
-    /// Text.
+    /// Text, or the result of an item.
     Piece(Piece),
+    /// How far it is; what is counted depends on the kind.
+    Progress(Value),
     /// The result, JSON: nothing comes after it.
     Result(Vec<u8>),
     /// It failed: nothing comes after it.
@@ -38,6 +45,7 @@ pub struct Progress {
     reader: Reader,
     view: JobView,
     end: End,
+    recorded: BoxStream<'static, Result<JobEvent, JobsError>>,
     ready: VecDeque<Update>,
     over: bool,
 }
@@ -55,8 +63,13 @@ impl Progress {
     pub fn new(app: std::sync::Arc<App>, view: JobView) -> Self {
         let reader = Reader::new(app.live.feed(view.id));
         let end = wait(&app, &view);
+        // The recorded events of a completion are its tokens, which come faster by the reader.
+        let recorded = match view.kind.as_str() {
+            Completion::KIND => stream::empty().boxed(),
+            _ => app.jobs.events(view.id, view.event_seq).boxed(),
+        };
         let ready = VecDeque::from([Update::Job(view.clone())]);
-        Self { app, reader, view, end, ready, over: false }
+        Self { app, reader, view, end, recorded, ready, over: false }
     }
 
     /// The next update; none after the end. Cancel-safe.
@@ -74,6 +87,14 @@ impl Progress {
             let ended = tokio::select! {
                 biased;
                 () = self.reader.changed() => continue,
+                Some(event) = self.recorded.next() => {
+                    if let Ok(event) = event
+                        && event.kind == "progress"
+                    {
+                        self.ready.push_back(Update::Progress(event.data));
+                    }
+                    continue;
+                }
                 ended = &mut self.end => ended,
                 () = self.app.closing.cancelled() => {
                     // It may have ended at this very moment: then that is what is told.
@@ -105,7 +126,9 @@ impl Progress {
                 while let Some(piece) = self.reader.take() {
                     self.ready.push_back(Update::Piece(piece));
                 }
-                if let Ok(TextOnly { text }) = serde_json::from_slice(&result) {
+                if self.view.kind == Completion::KIND
+                    && let Ok(TextOnly { text }) = serde_json::from_slice(&result)
+                {
                     while let Some(piece) = self.reader.rest(&text) {
                         self.ready.push_back(Update::Piece(piece));
                     }

@@ -51,6 +51,7 @@ impl Transcript {
             usage: usage(finished),
             timings: timings(finished),
             logprobs: (!logprobs.is_empty()).then_some(logprobs),
+            redactions: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::capability::Capability;
 use crate::metrics::SampledInstance;
 
 /// How often an instance that is ready is looked at.
@@ -24,6 +25,9 @@ const LOOK_READY: Duration = Duration::from_secs(2);
 const LOOK_NOT_READY: Duration = Duration::from_millis(250);
 /// How long an answer may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Calls that a service without models works on at the same time, if it does not say.
+const ROWS_UNSAID: u64 = 1;
 
 /// Who wants to send a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub enum Class {
 /// One instance.
 #[derive(Debug)]
 pub(super) struct Instance {
-    pub(super) service: &'static str,
+    capability: Capability,
     pub(super) name: String,
     pub(super) channel: Channel,
     view: Mutex<View>,
@@ -65,14 +69,14 @@ pub(super) struct View {
 impl Instance {
     /// To be called within a runtime. `changed` hears when it becomes ready or has room again.
     pub(super) fn new(
-        service: &'static str,
+        capability: Capability,
         name: String,
         path: &SocketPath,
         changed: watch::Sender<()>,
     ) -> Self {
         let detail = "not looked at yet".to_owned();
         Self {
-            service,
+            capability,
             name,
             channel: socket::channel(path.as_path()),
             view: Mutex::new(View { detail, ..View::default() }),
@@ -92,14 +96,29 @@ impl Instance {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Whether it takes work, of `model` if one is named.
+    pub(super) fn hosts(&self, model: Option<&str>) -> bool {
+        let view = self.lock();
+        let described = view.described.as_ref().filter(|_| view.ready);
+        described.is_some_and(|described| {
+            model.is_none_or(|name| described.models.iter().any(|model| model.name == name))
+        })
+    }
+
+    /// Calls that it works on at the same time; what is more waits in its queue.
+    pub(super) fn rows_max(&self) -> u64 {
+        self.lock().room().0
+    }
+
     /// How many more calls of `class` it takes now.
     pub(super) fn free(&self, class: Class) -> u64 {
         let view = self.lock();
-        let limits = view.described.as_ref().and_then(|d| d.models.first()?.limits);
-        let (true, Some(limits)) = (view.ready, limits) else { return 0 };
+        let (ready, (rows, queue)) = (view.ready, view.room());
         drop(view);
-        let rows = u64::from(limits.batch_rows_max.max(1));
-        let room = (rows + u64::from(limits.queue_depth_max)).saturating_sub(self.load());
+        if !ready {
+            return 0;
+        }
+        let room = (rows + queue).saturating_sub(self.load());
         match class {
             Class::Interactive => room,
             Class::Job => {
@@ -232,7 +251,7 @@ impl Instance {
     pub(super) fn sampled(&self) -> SampledInstance {
         let view = self.view();
         SampledInstance {
-            service: self.service,
+            service: self.capability.as_str(),
             name: self.name.clone(),
             ready: view.ready,
             calls_in_flight: self.load(),
@@ -249,6 +268,19 @@ impl Instance {
 }
 
 impl View {
+    /// Calls that it works on, and calls that it queues. A service's models share them.
+    fn room(&self) -> (u64, u64) {
+        let limits = self.described.as_ref().and_then(|described| described.models.first()?.limits);
+        match (limits, &self.stats) {
+            (Some(limits), _) => {
+                (limits.batch_rows_max.max(1).into(), limits.queue_depth_max.into())
+            }
+            // A service without models says in its figures what it takes.
+            (None, Some((stats, _))) => (ROWS_UNSAID, stats.queue_depth_max.into()),
+            (None, None) => (ROWS_UNSAID, 0),
+        }
+    }
+
     fn note_stats(&mut self, stats: v1::StatsResponse) {
         if let Some((before, _)) = &self.stats {
             // A restarted service counts from zero again.

@@ -1,51 +1,53 @@
-//! From a capability to a healthy instance with room: the one file that knows both what a job asks
+//! From a capability to a healthy instance with room: the one part that knows both what a job asks
 //! for and the gRPC client that does it.
 //!
 //! It must not know HTTP, keys or the job store.
 
+mod affinity;
+mod clients;
+mod flow;
 mod generation;
 mod instances;
+mod nlp;
+mod pool;
 mod rate;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aisemble_protocol::v1::llm_client::LlmClient;
-use aisemble_protocol::{ApiError, ErrorCode, limits, v1};
+use aisemble_protocol::{ApiError, ErrorCode, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use affinity::Prefix;
+pub use flow::Flow;
 pub use generation::Generation;
 pub(crate) use generation::reason_text;
 pub use instances::Class;
-use instances::{Instance, Permit};
-use rate::Rate;
+use instances::Permit;
+use pool::{Need, Pool};
 
+use crate::capability::Capability;
 use crate::config::ServicesConfig;
 use crate::metrics::{Metrics, Operation, SampledInstance};
 use crate::trace::Trace;
 
-/// The capability of language models.
-pub const LLM: &str = "llm";
-/// When to come again if no instance has ever said how long it loads.
-const LOAD_MS_UNKNOWN: u64 = 5_000;
 /// Instances that one call is tried on.
 const TRIES_MAX: usize = 2;
 
 /// All instances of all services.
 #[derive(Debug)]
 pub struct Dispatch {
-    llm: Vec<Arc<Instance>>,
+    /// One for each capability, in the order of [`Capability::ALL`].
+    pools: Vec<Pool>,
     metrics: Metrics,
-    finished: Arc<Rate>,
     changed: watch::Sender<()>,
 }
 
-/// One generation to make.
+/// One call to make.
 #[derive(Debug, Clone)]
-pub struct Call {
-    /// What is asked for; `model` may be empty.
-    pub request: v1::GenerateRequest,
+pub struct Call<R> {
+    /// What is asked for; its `model` may be empty.
+    pub request: R,
     /// Who wants it.
     pub class: Class,
     /// The span that it belongs to.
@@ -59,8 +61,8 @@ pub struct Call {
 pub struct Model {
     /// What its instance said of it.
     pub info: v1::ModelInfo,
-    /// The service that hosts it.
-    pub capability: &'static str,
+    /// What the service that hosts it is there for.
+    pub capability: Capability,
     /// Whether an instance that hosts it takes work.
     pub ready: bool,
     /// When the instance became ready, seconds since 1970.
@@ -71,7 +73,7 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     /// Which.
-    pub capability: &'static str,
+    pub capability: Capability,
     /// At least one instance takes work.
     pub ready: bool,
     /// For a person: how many do, and why not all.
@@ -83,25 +85,15 @@ impl Dispatch {
     #[must_use]
     pub fn new(services: &ServicesConfig, metrics: Metrics) -> Self {
         let changed = watch::Sender::new(());
-        let stems: Vec<String> = services
-            .llm
-            .iter()
-            .map(|path| path.as_path().file_stem().unwrap_or_default().to_string_lossy().into())
-            .collect();
-        let instance = |(index, path)| {
-            let stem: &String = &stems[index];
-            let twice = stems.iter().filter(|other| *other == stem).count() > 1;
-            let name = if twice { format!("{stem}-{index}") } else { stem.clone() };
-            Arc::new(Instance::new(LLM, name, path, changed.clone()))
-        };
-        let llm = services.llm.iter().enumerate().map(instance).collect();
-        Self { llm, metrics, finished: Arc::default(), changed }
+        let pool = |capability| Pool::new(capability, services.of(capability), &changed);
+        let pools = Capability::ALL.into_iter().map(pool).collect();
+        Self { pools, metrics, changed }
     }
 
     /// Starts looking at the instances, until `stop`.
     pub fn watch(&self, stop: &CancellationToken) {
-        for instance in &self.llm {
-            tokio::spawn(Arc::clone(instance).watch(stop.clone()));
+        for pool in &self.pools {
+            pool.watch(stop);
         }
     }
 
@@ -111,90 +103,82 @@ impl Dispatch {
         self.changed.subscribe()
     }
 
+    /// The capabilities that the settings name a service for.
+    #[must_use]
+    pub fn configured(&self) -> Vec<Capability> {
+        let configured = self.pools.iter().filter(|pool| pool.is_configured());
+        configured.map(Pool::capability).collect()
+    }
+
     /// How many more jobs of a capability could be sent now.
     #[must_use]
-    pub fn free(&self, capability: &str) -> usize {
-        let free: u64 = self.of(capability).iter().map(|instance| instance.free(Class::Job)).sum();
-        usize::try_from(free).unwrap_or(usize::MAX)
+    pub fn free(&self, capability: Capability) -> usize {
+        self.of(capability).map_or(0, Pool::free)
     }
 
-    /// Whether each capability can be used.
+    /// Whether each configured capability can be used.
     #[must_use]
     pub fn readiness(&self) -> Vec<Readiness> {
-        let views: Vec<_> = self.llm.iter().map(|i| (i.name.clone(), i.view())).collect();
-        let count = views.iter().filter(|(_, view)| view.ready).count();
-        let mut detail = format!("{count} of {} instances take work", views.len());
-        for (name, view) in views.iter().filter(|(_, view)| !view.ready) {
-            detail.push_str(&format!("; {name}: {}", view.detail));
-        }
-        vec![Readiness { capability: LLM, ready: count > 0, detail }]
+        let configured = self.pools.iter().filter(|pool| pool.is_configured());
+        configured.map(Pool::readiness).collect()
     }
 
-    /// Every model, each name once.
+    /// Every model of every service, each name once a capability.
     #[must_use]
     pub fn models(&self) -> Vec<Model> {
-        let mut models: Vec<Model> = Vec::new();
-        for instance in &self.llm {
-            let view = instance.view();
-            for info in view.described.iter().flat_map(|described| &described.models) {
-                match models.iter_mut().find(|model| model.info.name == info.name) {
-                    Some(model) => model.ready |= view.ready,
-                    None => models.push(Model {
-                        info: info.clone(),
-                        capability: instance.service,
-                        ready: view.ready,
-                        since_s: view.ready_since_s,
-                    }),
-                }
-            }
-        }
-        models
+        self.pools.iter().flat_map(Pool::models).collect()
     }
 
-    /// The language model of that name, or the first one, if it takes work.
+    /// The capability's model of that name, or its first one, that does `task`, if it takes work.
     ///
     /// # Errors
-    /// `not_found`, naming the models there are; `unavailable` when it, or whoever may host it,
-    /// does not take work.
-    pub fn resolve(&self, name: Option<&str>) -> Result<v1::ModelInfo, ApiError> {
-        let mut models = self.models();
-        let wanted = |model: &Model| name.is_none_or(|name| model.info.name == name);
-        if let Some(at) = models.iter().position(|model| model.ready && wanted(model)) {
-            return Ok(models.swap_remove(at).info);
-        }
-        let all_known = self.llm.iter().all(|instance| instance.view().described.is_some());
-        match name {
-            Some(name) if all_known && !models.iter().any(wanted) => {
-                let names: Vec<_> = models.iter().map(|model| model.info.name.as_str()).collect();
-                let shown: String = name.chars().take(100).collect();
-                let message = format!("there is no model {shown:?}; there is {}", names.join(", "));
-                Err(ApiError::new(ErrorCode::NotFound, message).with_param("model"))
-            }
-            _ => Err(self.not_ready()),
-        }
+    /// `not_found`, naming the models there are; `unprocessable` when the capability has no
+    /// service, or the model or none of them does the task; `unavailable` when it, or whoever may
+    /// host it, does not take work.
+    pub fn resolve(
+        &self,
+        capability: Capability,
+        name: Option<&str>,
+        task: Option<&str>,
+    ) -> Result<v1::ModelInfo, ApiError> {
+        self.pool(capability)?.resolve(name, task)
     }
 
-    /// When `count` more generations will have ended, as the last minute went: milliseconds, at
-    /// most a minute.
+    /// Whether the capability has a service that takes work.
+    ///
+    /// # Errors
+    /// `unprocessable` when it has no service; `unavailable` when none takes work.
+    pub fn ready(&self, capability: Capability) -> Result<(), ApiError> {
+        self.pool(capability)?.ready()
+    }
+
+    /// When `count` more calls of the capability will have ended, as the last minute went:
+    /// milliseconds, at most a minute.
     #[must_use]
-    pub fn retry_after_ms(&self, count: u64) -> u64 {
-        self.finished.ms_until(count, Instant::now())
+    pub fn retry_after_ms(&self, capability: Capability, count: u64) -> u64 {
+        self.of(capability).map_or(0, |pool| pool.retry_after_ms(count))
     }
 
-    /// Sends a generation to the instance with the least to do. When that one turns out to be gone,
+    /// Sends a generation to the instance that suits it best. When that one turns out to be gone,
     /// another is tried.
     ///
     /// # Errors
     /// `unavailable` when no instance takes work, `overloaded` when all are full, `timeout`, or
     /// what the service says.
-    pub async fn generate(&self, mut call: Call) -> Result<Generation, ApiError> {
+    pub async fn generate(
+        &self,
+        mut call: Call<v1::GenerateRequest>,
+    ) -> Result<Generation, ApiError> {
+        let pool = self.pool(Capability::Llm)?;
         let name = Some(call.request.model.as_str()).filter(|name| !name.is_empty());
-        call.request.model = self.resolve(name)?.name;
+        call.request.model = pool.resolve(name, None)?.name;
+        let prefix = Prefix::of(&call.request);
         let mut tries = 0;
         loop {
             tries += 1;
-            let permit = self.acquire(&call.request.model, call.class)?;
-            match self.send(&call, permit).await {
+            let need = Need { model: Some(&call.request.model), prefix };
+            let permit = pool.acquire(need, call.class)?;
+            match self.send_generate(pool, &call, permit).await {
                 Err(error) if error.code == ErrorCode::Unavailable && tries < TRIES_MAX => {}
                 sent => return sent,
             }
@@ -204,52 +188,36 @@ impl Dispatch {
     /// What is known of every instance, for the metrics page.
     #[must_use]
     pub fn sampled(&self) -> Vec<SampledInstance> {
-        self.llm.iter().map(|instance| instance.sampled()).collect()
+        self.pools.iter().flat_map(Pool::sampled).collect()
     }
 
-    fn of(&self, capability: &str) -> &[Arc<Instance>] {
-        if capability == LLM { &self.llm } else { &[] }
+    fn of(&self, capability: Capability) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.capability() == capability)
     }
 
-    fn acquire(&self, model: &str, class: Class) -> Result<Permit, ApiError> {
-        let hosts = |instance: &&Arc<Instance>| {
-            let view = instance.view();
-            let described = view.described.as_ref().filter(|_| view.ready);
-            described.is_some_and(|described| described.models.iter().any(|m| m.name == model))
-        };
-        let mut ready: Vec<_> = self.llm.iter().filter(hosts).collect();
-        if ready.is_empty() {
-            return Err(self.not_ready());
-        }
-        ready.sort_by_key(|instance| instance.load());
-        ready.into_iter().find_map(|instance| instance.permit(class)).ok_or_else(|| {
-            let message = format!("model {model} has as many calls as it takes; come again");
-            ApiError::new(ErrorCode::Overloaded, message)
-                .with_retry_after_ms(self.retry_after_ms(1))
-        })
+    fn pool(&self, capability: Capability) -> Result<&Pool, ApiError> {
+        let absent = || ApiError::new(ErrorCode::Internal, "the capability has no instances");
+        self.of(capability).ok_or_else(absent)
     }
 
-    async fn send(&self, call: &Call, permit: Permit) -> Result<Generation, ApiError> {
-        let left = call.deadline.saturating_duration_since(Instant::now());
-        let mut request = tonic::Request::new(call.request.clone());
-        request.set_timeout(left);
-        if let Ok(value) = call.trace.to_string().parse() {
-            request.metadata_mut().insert("traceparent", value);
-        }
+    async fn send_generate(
+        &self,
+        pool: &Pool,
+        call: &Call<v1::GenerateRequest>,
+        permit: Permit,
+    ) -> Result<Generation, ApiError> {
+        let (request, left) = call.to_grpc();
         let operation = match call.request.input {
             Some(v1::generate_request::Input::Chat(_)) => Operation::Chat,
             Some(v1::generate_request::Input::Prompt(_)) | None => Operation::TextCompletion,
         };
         let mut meter = self.metrics.generation(operation, &call.request.model);
-        let mut client = LlmClient::new(permit.instance.channel.clone())
-            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+        let mut client = clients::llm(permit.instance.channel.clone());
         let sent = tokio::time::timeout(left, client.generate(request)).await;
         let failed = match sent {
             Ok(Ok(answer)) => {
-                let finished = Arc::clone(&self.finished);
                 let stream = answer.into_inner();
-                return Ok(Generation::new(stream, permit, meter, call.deadline, finished));
+                return Ok(Generation::new(stream, permit, meter, call.deadline, pool.finished()));
             }
             Ok(Err(status)) => generation::failure(status, &permit.instance),
             Err(_) => generation::timed_out(),
@@ -257,14 +225,18 @@ impl Dispatch {
         meter.failed(failed.code);
         Err(failed)
     }
+}
 
-    fn not_ready(&self) -> ApiError {
-        let load_ms = |i: &Arc<Instance>| Some(i.view().described?.load_ms);
-        let wait_ms = self.llm.iter().filter_map(load_ms).max().unwrap_or(LOAD_MS_UNKNOWN);
-        let details: Vec<_> = self.readiness().into_iter().map(|ready| ready.detail).collect();
-        let message = format!("the llm service does not take work now: {}", details.join("; "));
-        ApiError::new(ErrorCode::Unavailable, message)
-            .with_retry_after_ms(wait_ms.clamp(1_000, 60_000))
+impl<R: Clone> Call<R> {
+    /// The call as it goes out, and what is left of its time.
+    fn to_grpc(&self) -> (tonic::Request<R>, Duration) {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let mut request = tonic::Request::new(self.request.clone());
+        request.set_timeout(left);
+        if let Ok(value) = self.trace.to_string().parse() {
+            request.metadata_mut().insert("traceparent", value);
+        }
+        (request, left)
     }
 }
 

@@ -1,20 +1,17 @@
 //! `POST /ai/llm/completion`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aisemble_protocol::completion::{CompletionRequest, CompletionResult};
 use aisemble_protocol::job::JobView;
-use axum::Json as Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 
-use super::correlate::Ids;
-use super::error::{Failure, Place, Problem};
+use super::door;
+use super::error::{Failure, Problem};
 use super::extract::{Delivery, From, Json};
-use super::sse;
-use crate::app::{Accepted, App, Ended, Progress};
+use crate::app::App;
+use crate::work::Completion;
 
 const PATH: &str = "/ai/llm/completion";
 
@@ -39,55 +36,5 @@ pub(super) async fn create(
     delivery: Delivery,
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, Failure> {
-    let delivery = delivery.or_stream(request.stream);
-    let now = delivery != Delivery::Job;
-    let accepted = app.submit_completion(&origin, request, now).await?;
-    let ids = Ids { request_id: origin.request_id, trace: origin.trace };
-    deliver(&app, accepted, delivery, Place { path: PATH.to_owned(), ids }).await
-}
-
-async fn deliver(
-    app: &Arc<App>,
-    accepted: Accepted,
-    delivery: Delivery,
-    place: Place,
-) -> Result<Response, Failure> {
-    let headers = headers(&accepted);
-    let response = match delivery {
-        Delivery::Job => (StatusCode::ACCEPTED, Body(accepted.view)).into_response(),
-        Delivery::Wait(time) => waited(app, accepted.view, time).await?,
-        Delivery::Stream => {
-            sse::progress(app, Progress::new(Arc::clone(app), accepted.view), place)
-        }
-    };
-    Ok((headers, response).into_response())
-}
-
-async fn waited(app: &App, view: JobView, time: Duration) -> Result<Response, Failure> {
-    let id = view.id;
-    let mut response = match app.wait(id, time).await? {
-        Ended::Result(result) => json(result),
-        Ended::NotYet(view) => (StatusCode::ACCEPTED, Body(view)).into_response(),
-        Ended::Error(error) => return Err(Failure::of_job(error, id)),
-    };
-    if let Ok(value) = HeaderValue::from_str(&format!("wait={}", time.as_secs())) {
-        response.headers_mut().insert("preference-applied", value);
-    }
-    Ok(response)
-}
-
-/// An answer of JSON that is written already.
-pub(super) fn json(bytes: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
-}
-
-fn headers(accepted: &Accepted) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&format!("/jobs/{}", accepted.view.id)) {
-        headers.insert(header::LOCATION, value);
-    }
-    if accepted.replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    headers
+    door::enter::<Completion>(&app, origin, delivery, PATH, request).await
 }

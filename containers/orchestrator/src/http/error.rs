@@ -126,7 +126,7 @@ pub(super) fn with_body(mut response: Response, place: &Place) -> Response {
     response.extensions_mut().insert(Code(error.code));
     let (body, content_type) = if place.is_openai() {
         if error.code == ErrorCode::Unprocessable {
-            // What OpenAI answers to a prompt longer than the context, which is all it can be here.
+            // What OpenAI answers to a prompt longer than the context, and to what it cannot do.
             *response.status_mut() = StatusCode::BAD_REQUEST;
         }
         (serde_json::to_vec(&OpenAiError::new(&error)), "application/json")
@@ -249,7 +249,10 @@ fn openai_names(error: &ApiError) -> (&'static str, Option<&'static str>) {
         ErrorCode::MethodNotAllowed => (INVALID, Some("method_not_supported")),
         ErrorCode::Conflict => (INVALID, Some("conflict")),
         ErrorCode::PayloadTooLarge => (INVALID, Some("payload_too_large")),
-        ErrorCode::Unprocessable => (INVALID, Some("context_length_exceeded")),
+        ErrorCode::Unprocessable if error.param.is_none() => {
+            (INVALID, Some("context_length_exceeded"))
+        }
+        ErrorCode::Unprocessable => (INVALID, None),
         ErrorCode::Overloaded => ("rate_limit_error", Some("rate_limit_exceeded")),
         ErrorCode::Timeout => ("server_error", Some("timeout")),
         ErrorCode::RequestTimeout => (INVALID, Some("request_timeout")),

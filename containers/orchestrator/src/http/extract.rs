@@ -43,18 +43,26 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let is_json = content_type.is_none_or(|value| {
-            let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-            let essence = essence.trim().to_ascii_lowercase();
-            essence == "application/json" || essence.ends_with("+json")
-        });
-        if !is_json {
-            let message = "the body's content-type must be application/json";
-            return Err(ApiError::invalid("content-type", message).into());
-        }
-        let bytes = body(request, app.limits.body_max()).await?;
+        check_json(content_type.map(|value| value.to_str().unwrap_or_default()))?;
+        let bytes = body(request, app.limits.body_max(), limits::BODY_BYTES_MAX).await?;
         Ok(Self(parse(&bytes)?))
     }
+}
+
+/// Checks that a body of this content type is JSON; none is.
+///
+/// # Errors
+/// `invalid_request`.
+pub(super) fn check_json(content_type: Option<&str>) -> Result<(), ApiError> {
+    let is_json = content_type.is_none_or(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == "application/json" || essence.ends_with("+json")
+    });
+    if is_json {
+        return Ok(());
+    }
+    let message = "the body's content-type must be application/json";
+    Err(ApiError::invalid("content-type", message))
 }
 
 /// Parses a JSON object; the error names the field and the place.
@@ -90,33 +98,40 @@ pub(super) fn field_error(path: &str, reason: &str) -> ApiError {
     ApiError::invalid(path, format!("{path}: {reason}"))
 }
 
-/// Reads a body: at most [`limits::BODY_BYTES_MAX`], within `patience`.
-async fn body(request: Request, patience: Duration) -> Result<Bytes, ApiError> {
+/// Reads a body: at most `bytes_max`, within `patience`.
+///
+/// # Errors
+/// `payload_too_large`; `request_timeout`; `invalid_request` when it breaks off.
+pub(super) async fn body(
+    request: Request,
+    patience: Duration,
+    bytes_max: usize,
+) -> Result<Bytes, ApiError> {
     let awaits_continue = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if declared > limits::BODY_BYTES_MAX {
+    if declared > bytes_max {
         // A client that waits for "100 Continue" sends nothing after this answer.
         if !awaits_continue {
             discard(body).await;
         }
-        return Err(too_large());
+        return Err(too_large(bytes_max));
     }
-    tokio::time::timeout(patience, read(body)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(patience, read(body, bytes_max)).await.unwrap_or_else(|_| {
         let ms = patience.as_millis();
         let message = format!("the body did not come within {ms} ms");
         Err(ApiError::new(ErrorCode::RequestTimeout, message))
     })
 }
 
-async fn read(mut body: Body) -> Result<Bytes, ApiError> {
+async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let broken = |_| ApiError::new(ErrorCode::InvalidRequest, "the body broke off");
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-        if bytes.len() + data.len() > limits::BODY_BYTES_MAX {
+        if bytes.len() + data.len() > bytes_max {
             discard(body).await;
-            return Err(too_large());
+            return Err(too_large(bytes_max));
         }
         bytes.extend_from_slice(&data);
     }
@@ -137,9 +152,8 @@ async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, all).await;
 }
 
-fn too_large() -> ApiError {
-    let max = limits::BODY_BYTES_MAX;
-    ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is over {max} bytes"))
+fn too_large(bytes_max: usize) -> ApiError {
+    ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is over {bytes_max} bytes"))
 }
 
 /// The `{id}` of a path.

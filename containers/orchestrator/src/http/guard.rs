@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
 
 use super::correlate::Ids;
 use super::error::Failure;
@@ -41,19 +42,34 @@ pub(super) async fn check(
     State(guard): State<Guard>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Failure> {
+) -> Response {
     let access = guard.access(&request);
     if access != Access::Open {
-        let origin = origin(&guard.app, &request, access)?;
-        request.extensions_mut().insert(origin);
+        match origin(&guard.app, &request, access) {
+            Ok(origin) => request.extensions_mut().insert(origin),
+            Err(failure) => return refused(failure, access),
+        };
     }
-    Ok(next.run(request).await)
+    next.run(request).await
+}
+
+fn refused(failure: Failure, access: Access) -> Response {
+    let mut response = failure.into_response();
+    if access == Access::Browser && response.status() == StatusCode::UNAUTHORIZED {
+        let dialog = HeaderValue::from_static("Basic realm=\"API key as password\"");
+        response.headers_mut().append(header::WWW_AUTHENTICATE, dialog);
+    }
+    response
 }
 
 fn origin(app: &App, request: &Request, access: Access) -> Result<Origin, Failure> {
-    let caller = app.authenticate(bearer(request))?;
+    let password = if access == Access::Browser { password(request) } else { None };
+    let caller = app.authenticate(password.as_deref().or_else(|| bearer(request)))?;
     if let Access::Key(scope) = access {
         caller.require(scope)?;
+    }
+    if request.method() == Method::POST {
+        app.count_request(&caller)?;
     }
     let Ids { request_id, trace } = Ids::of(request);
     let idempotency_key = match request.headers().get("idempotency-key") {
@@ -65,6 +81,18 @@ fn origin(app: &App, request: &Request, access: Access) -> Result<Origin, Failur
         }
     };
     Ok(Origin { caller, request_id, trace, idempotency_key })
+}
+
+/// The password of HTTP basic authentication.
+fn password(request: &Request) -> Option<String> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let (_user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_owned())
 }
 
 fn bearer(request: &Request) -> Option<&str> {

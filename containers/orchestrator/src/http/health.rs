@@ -59,7 +59,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Read
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let capabilities = all
         .into_iter()
-        .map(|one| (one.capability, Capability { ready: one.ready, detail: one.detail }))
+        .map(|one| (one.capability.as_str(), Capability { ready: one.ready, detail: one.detail }))
         .collect();
     (status, Json(Ready { ready, capabilities }))
 }

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::error::{Failure, Problem};
 use super::extract::{From, Id, Params};
-use super::{completion, sse};
+use super::{door, sse};
 use crate::app::{App, Cancelled, Ended, ListQuery};
 
 /// When to look again for a result that is not there yet, milliseconds.
@@ -90,7 +90,7 @@ pub(super) async fn result(
     Id(id): Id,
 ) -> Result<Response, Failure> {
     match app.result(&origin.caller, id).await? {
-        Ended::Result(result) => Ok(completion::json(result)),
+        Ended::Result(result) => Ok(door::json(result)),
         Ended::Error(error) => Err(Failure::of_job(error, id)),
         Ended::NotYet(view) => {
             let message = format!("the job has no result yet: it is {}", view.state.as_str());

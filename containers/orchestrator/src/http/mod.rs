@@ -3,16 +3,23 @@
 
 mod completion;
 mod correlate;
+mod data;
+mod docs;
+mod door;
 mod error;
 mod extract;
+mod form;
 mod guard;
 mod health;
 mod jobs;
+mod nlp;
 mod openapi;
 mod router;
 mod serve;
 mod sse;
+mod tei;
 mod v1;
+mod vision;
 
 pub use openapi::document as openapi_document;
 pub use router::{Access, access_table, router};

@@ -7,20 +7,30 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{completion, error, health, jobs, v1};
+use super::{completion, data, docs, error, health, jobs, nlp, tei, v1, vision};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Ai-semble",
-        description = "Durable jobs and OpenAI-compatible completions on your own machine.",
+        description = "Durable jobs for language models, texts, pictures and tables, and \
+                       OpenAI-compatible routes, on your own machine.",
     ),
     paths(
         health::health,
         health::ready,
         health::metrics,
         serve,
+        docs::serve,
         completion::create,
+        nlp::embed,
+        nlp::rerank,
+        nlp::classify,
+        nlp::entities,
+        nlp::redact,
+        vision::analyze,
+        data::process,
+        tei::embed_sparse,
         jobs::list,
         jobs::show,
         jobs::cancel,
@@ -30,9 +40,11 @@ use super::{completion, error, health, jobs, v1};
         v1::models::show,
         v1::chat::create,
         v1::text::create,
+        v1::embeddings::create,
+        v1::rerank::create,
     ),
     components(schemas(error::Problem, error::OpenAiError)),
-    modifiers(&Keys),
+    modifiers(&Keys, &OperationIds),
 )]
 struct Api;
 
@@ -48,6 +60,35 @@ impl Modify for Keys {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
     }
+}
+
+/// Each operation has a name of its own: its method and the words of its path.
+struct OperationIds;
+
+impl Modify for OperationIds {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let methods = [
+                ("get", &mut item.get),
+                ("post", &mut item.post),
+                ("put", &mut item.put),
+                ("patch", &mut item.patch),
+                ("delete", &mut item.delete),
+            ];
+            for (method, operation) in methods {
+                let Some(operation) = operation else { continue };
+                let words = path.split(|c: char| !c.is_ascii_alphanumeric());
+                let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+                operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+            }
+        }
+    }
+}
+
+/// The document as JSON.
+pub(super) fn parsed() -> serde_json::Value {
+    // Plain data: it can always be written.
+    serde_json::to_value(Api::openapi()).unwrap_or_default()
 }
 
 /// The document as text, with a final line break.

@@ -10,7 +10,9 @@ use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::{completion, correlate, guard, health, jobs, openapi, v1};
+use super::{
+    completion, correlate, data, docs, guard, health, jobs, nlp, openapi, tei, v1, vision,
+};
 use crate::app::App;
 
 /// What a caller needs for a route.
@@ -20,6 +22,8 @@ pub enum Access {
     Open,
     /// Any live key.
     AnyKey,
+    /// Any live key, also as the password of HTTP basic authentication: what a browser can send.
+    Browser,
     /// A key with that scope.
     Key(Scope),
 }
@@ -32,6 +36,9 @@ struct Route {
 }
 
 const LLM: Access = Access::Key(Scope::Llm);
+const NLP: Access = Access::Key(Scope::Nlp);
+const VISION: Access = Access::Key(Scope::Vision);
+const DATA: Access = Access::Key(Scope::Data);
 const JOBS: Access = Access::Key(Scope::Jobs);
 const METRICS: Access = Access::Key(Scope::Metrics);
 
@@ -41,7 +48,16 @@ fn routes() -> Vec<Route> {
         get("/ready", Access::Open, health::ready),
         get("/metrics", METRICS, health::metrics),
         get("/openapi.json", Access::AnyKey, openapi::serve),
+        get("/docs", Access::Browser, docs::serve),
         post("/ai/llm/completion", LLM, completion::create),
+        post("/ai/nlp/embed", NLP, nlp::embed),
+        post("/ai/nlp/rerank", NLP, nlp::rerank),
+        post("/ai/nlp/classify", NLP, nlp::classify),
+        post("/ai/nlp/entities", NLP, nlp::entities),
+        post("/ai/nlp/redact", NLP, nlp::redact),
+        post("/ai/vision/analyze", VISION, vision::analyze),
+        post("/data/process", DATA, data::process),
+        post("/embed_sparse", NLP, tei::embed_sparse),
         get("/jobs", JOBS, jobs::list),
         get("/jobs/{id}", JOBS, jobs::show),
         delete("/jobs/{id}", JOBS, jobs::cancel),
@@ -51,6 +67,8 @@ fn routes() -> Vec<Route> {
         get("/v1/models/{id}", Access::AnyKey, v1::models::show),
         post("/v1/chat/completions", LLM, v1::chat::create),
         post("/v1/completions", LLM, v1::text::create),
+        post("/v1/embeddings", NLP, v1::embeddings::create),
+        post("/v1/rerank", NLP, v1::rerank::create),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Server-sent events: a completion as it comes, and the recorded events of a job.
+//! Server-sent events: a job as it comes, and the recorded events of a job.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ where
     response
 }
 
-/// A completion job from now on: `job`, `token`..., then `result` or `error`.
+/// A job from now on: `job`, `token`, `item`, `progress`..., then `result` or `error`.
 pub(super) fn progress(app: &Arc<App>, progress: Progress, place: Place) -> Response {
     let events = stream::unfold((progress, place), |(mut progress, place)| async move {
         let update = progress.next().await?;
@@ -62,6 +62,8 @@ fn update_event(update: Update, place: &Place) -> Event {
         Update::Piece(Piece::Token { text, index }) => {
             named("token", &json!({"text": text, "index": index}))
         }
+        Update::Piece(Piece::Item { json }) => Event::default().event("item").data(&*json),
+        Update::Progress(data) => named("progress", &data),
         Update::Piece(Piece::Restart { attempt }) => named("restart", &json!({"attempt": attempt})),
         Update::Result(result) => {
             // Written by serde_json: UTF-8 without line breaks.

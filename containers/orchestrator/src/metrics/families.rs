@@ -159,6 +159,10 @@ families! {
         "Writes that wait for the writer.");
     STORE_COMMIT_FAILURES = counter("aisemble_store_commit_failures_total", &[],
         "Transactions that failed as a whole.");
+    CALLS = counter("aisemble_calls_total", &["capability", "task", "outcome"],
+        "Calls to nlp, vision and data services ended: ok, or the code of the error.");
+    CALL_DURATION = histogram("aisemble_call_duration_seconds", &["capability", "task"],
+        &REQUEST_S, "From the call to such a service until the end of its answer.");
     GENERATIONS = counter("aisemble_generations_total", &["model", "outcome"],
         "Generations ended: stop, length, or the code of the error.");
     TOKENS = counter("aisemble_tokens_total", &["model", "type"],

@@ -3,6 +3,7 @@
 //!
 //! It must not know HTTP or gRPC.
 
+mod calls;
 pub mod docs;
 pub mod families;
 mod generation;
@@ -15,6 +16,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+pub use calls::CallMeter;
 use families::Family;
 pub(crate) use generation::Tokens;
 pub use generation::{GenerationMeter, Operation};
@@ -23,6 +25,8 @@ pub use process::ProcessFigures;
 pub use sampled::{SampledInstance, Samples};
 
 use aisemble_protocol::ErrorCode;
+
+use crate::capability::Capability;
 
 /// The counters that the orchestrator keeps.
 #[derive(Debug, Clone)]
@@ -37,6 +41,8 @@ pub struct Metrics {
     pub http_connections: IntGauge,
     /// Connections refused.
     pub http_connections_refused: IntCounter,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
     generations: IntCounterVec,
     tokens: IntCounterVec,
     first_token: HistogramVec,
@@ -60,6 +66,8 @@ impl Metrics {
             http_in_flight: gauge(&registry, &families::HTTP_IN_FLIGHT),
             http_connections: gauge(&registry, &families::HTTP_CONNECTIONS),
             http_connections_refused: counter(&registry, &families::HTTP_CONNECTIONS_REFUSED),
+            calls: counters(&registry, &families::CALLS),
+            call_duration: histograms(&registry, &families::CALL_DURATION),
             generations: counters(&registry, &families::GENERATIONS),
             tokens: counters(&registry, &families::TOKENS),
             first_token: histograms(&registry, &families::FIRST_TOKEN),
@@ -88,6 +96,12 @@ impl Metrics {
     #[must_use]
     pub fn generation(&self, operation: Operation, model: &str) -> GenerationMeter {
         GenerationMeter::start(self.clone(), operation, model)
+    }
+
+    /// Meters one call that is no generation.
+    #[must_use]
+    pub fn call(&self, capability: Capability, task: &'static str) -> CallMeter {
+        CallMeter::start(self.clone(), capability, task)
     }
 
     /// The whole page: the counters, then what was sampled.

@@ -43,7 +43,7 @@ fn the_openapi_document_has_the_routes_of_the_table_and_their_scopes() {
         assert!(operation.is_object(), "{method} {path} is not described");
         let expected = match access {
             Access::Open => Value::Null,
-            Access::AnyKey => json!([{"key": []}]),
+            Access::AnyKey | Access::Browser => json!([{"key": []}]),
             Access::Key(scope) => json!([{"key": [scope.as_str()]}]),
         };
         assert_eq!(operation["security"], expected, "{method} {path}");

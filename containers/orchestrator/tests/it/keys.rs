@@ -29,7 +29,7 @@ async fn every_route_but_two_needs_a_key_and_its_scope() {
                 open.push(path);
                 assert_eq!(stranger.status, 200, "{what}");
             }
-            Access::AnyKey => {
+            Access::AnyKey | Access::Browser => {
                 assert_eq!(stranger.status, 401, "{what}");
                 assert_ne!(scopeless.status, 403, "{what}");
             }

@@ -1,16 +1,21 @@
 //! The orchestrator served on a real loopback listener, with a real gRPC peer on a Unix socket in
-//! the place of a model service: its text generator is a simple one, its transport is not.
+//! the place of each service: what it answers is simple, its transport is not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bad_input;
+mod capabilities;
 mod completion;
 mod connections;
 mod documents;
 mod jobs;
 mod keys;
+mod nlp;
 mod openai;
 mod peer;
 mod process;
+mod quota;
 mod refusals;
+mod services;
 mod stack;
+mod vision_data;

@@ -8,11 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aisemble_orchestrator::app::Keyring;
+use aisemble_orchestrator::capability::Capability;
 use aisemble_orchestrator::config::Config;
 use aisemble_orchestrator::http::Listener;
 use aisemble_orchestrator::metrics::ProcessFigures;
 use aisemble_orchestrator::process::Orchestrator;
-use aisemble_protocol::keys::{KeyFile, Scope};
+use aisemble_protocol::keys::{KeyFile, KeyLimits, Scope};
 use aisemble_service::SecretFile;
 use aisemble_service::config::SocketPath;
 use aisemble_service::memory::Memory;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::peer::Peer;
+use crate::services;
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +38,7 @@ pub(crate) struct Stack {
     address: String,
     keys: Mutex<KeyFile>,
     pub(crate) peer: Option<Peer>,
+    others: Vec<(Capability, services::Peer)>,
     pub(crate) admin: Client,
     stop: Option<oneshot::Sender<Duration>>,
     ended: JoinHandle<()>,
@@ -65,6 +68,46 @@ impl Stack {
         };
         let mut config = config(home.path());
         change(&mut config);
+        Self::put_together(home, config, peer, Vec::new()).await
+    }
+
+    /// With these services, ready.
+    pub(crate) async fn of(capabilities: &[Capability]) -> Self {
+        let home = tempfile::Builder::new().prefix("ais").tempdir().unwrap();
+        let mut config = config(home.path());
+        config.services.llm.clear();
+        let (mut peer, mut others) = (None, Vec::new());
+        for capability in capabilities {
+            let path = home.path().join(format!("{}.sock", capability.as_str()));
+            let sockets = vec![SocketPath::try_from(path.clone()).unwrap()];
+            match capability {
+                Capability::Llm => {
+                    config.services.llm = sockets;
+                    peer = Some(Peer::start(&path, (4, 4)).await);
+                }
+                Capability::Nlp => {
+                    config.services.nlp = sockets;
+                    others.push((*capability, services::Peer::nlp(&path).await));
+                }
+                Capability::Vision => {
+                    config.services.vision = sockets;
+                    others.push((*capability, services::Peer::vision(&path).await));
+                }
+                Capability::Data => {
+                    config.services.data = sockets;
+                    others.push((*capability, services::Peer::data(&path).await));
+                }
+            }
+        }
+        Self::put_together(home, config, peer, others).await
+    }
+
+    async fn put_together(
+        home: tempfile::TempDir,
+        config: Config,
+        peer: Option<Peer>,
+        others: Vec<(Capability, services::Peer)>,
+    ) -> Self {
         let mut keys = KeyFile::generate().unwrap();
         let secret = keys.create("admin", &[Scope::Admin], 0, None).unwrap();
         write_keys(&home.path().join("keys.json"), &keys);
@@ -87,8 +130,9 @@ impl Stack {
         });
         let admin = Client::new(&address, Some(secret.reveal()));
         let keys = Mutex::new(keys);
-        let stack = Self { home, address, keys, peer, admin, stop: Some(stop), ended };
-        if stack.peer.is_some() {
+        let stop = Some(stop);
+        let stack = Self { home, address, keys, peer, others, admin, stop, ended };
+        if stack.peer.is_some() || !stack.others.is_empty() {
             stack.eventually("ready", async || stack.admin.get("/ready").await.status == 200).await;
         }
         stack
@@ -96,8 +140,14 @@ impl Stack {
 
     /// A client with a new key of these scopes.
     pub(crate) fn client(&self, scopes: &[Scope]) -> Client {
+        self.limited_client(scopes, KeyLimits::default())
+    }
+
+    /// A client with a new key of these scopes and limits.
+    pub(crate) fn limited_client(&self, scopes: &[Scope], limits: KeyLimits) -> Client {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let secret = keys.create("more", scopes, 0, None).unwrap();
+        keys.keys.last_mut().unwrap().limits = limits;
         write_keys(&self.home.path().join("keys.json"), &keys);
         Client::new(&self.address, Some(secret.reveal()))
     }
@@ -113,6 +163,11 @@ impl Stack {
 
     pub(crate) fn peer(&self) -> &Peer {
         self.peer.as_ref().unwrap()
+    }
+
+    /// The service of that capability.
+    pub(crate) fn service(&self, capability: Capability) -> &services::Peer {
+        &self.others.iter().find(|(other, _)| *other == capability).unwrap().1
     }
 
     /// Where the service's socket is.

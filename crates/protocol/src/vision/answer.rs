@@ -89,6 +89,7 @@ pub struct ImageResult {
 /// A label and how sure the model is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = ImageLabelScore))]
 pub struct LabelScore {
     /// The label.
     pub label: String,

@@ -1,10 +1,12 @@
 //! What OpenAI's clients expect, to the letter: `/v1/models`, `/v1/chat/completions`,
-//! `/v1/completions`. Nothing is kept of these calls.
+//! `/v1/completions`, `/v1/embeddings`; and `/v1/rerank`. Nothing is kept of these calls.
 
 mod answer;
 pub(super) mod chat;
+pub(super) mod embeddings;
 pub(super) mod models;
 mod params;
+pub(super) mod rerank;
 mod shapes;
 mod stream;
 pub(super) mod text;

@@ -130,9 +130,7 @@ pub(super) fn read<T: DeserializeOwned>(
         } else if own_fields.contains(&name.as_str()) {
             own.insert(name, value);
         } else {
-            let shown: String = name.chars().take(64).collect();
-            let message = format!("Unrecognized request argument supplied: {shown}");
-            return Err(ApiError::invalid(&shown, message));
+            return Err(unrecognized(&name));
         }
     }
     let sampling: Sampling = typed(Value::Object(sampling))?;
@@ -141,6 +139,27 @@ pub(super) fn read<T: DeserializeOwned>(
         return Err(ApiError::invalid("stream_options", message));
     }
     Ok((sampling, typed(Value::Object(own))?))
+}
+
+/// A body of a route that shares nothing with completions.
+///
+/// # Errors
+/// `invalid_request`, naming the parameter.
+pub(super) fn read_own<T: DeserializeOwned>(
+    mut body: Map<String, Value>,
+    own_fields: &[&str],
+) -> Result<T, ApiError> {
+    body.retain(|name, value| !value.is_null() && name != "user");
+    if let Some(name) = body.keys().find(|name| !own_fields.contains(&name.as_str())) {
+        return Err(unrecognized(name));
+    }
+    typed(Value::Object(body))
+}
+
+fn unrecognized(name: &str) -> ApiError {
+    let shown: String = name.chars().take(64).collect();
+    let message = format!("Unrecognized request argument supplied: {shown}");
+    ApiError::invalid(&shown, message)
 }
 
 /// A JSON value as a type; the error names the field.

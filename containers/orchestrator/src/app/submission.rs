@@ -1,18 +1,15 @@
-//! `POST /ai/llm/completion` without HTTP: check, admit, make the job durable, wait for it.
+//! What becomes of a request for work of any kind, without HTTP: checked, admitted, made durable, and
+//! waited for.
 
 use std::time::Duration;
 
-use aisemble_jobs::{Idempotency, NewJob, Submitted};
-use aisemble_protocol::completion::CompletionRequest;
+use aisemble_jobs::{Idempotency, JobsError, NewJob, Submitted};
 use aisemble_protocol::job::{JobView, Priority};
-use aisemble_protocol::{ApiError, ErrorCode, JobId, JobState, limits, v1};
-use uuid::Uuid;
+use aisemble_protocol::{ApiError, ErrorCode, JobId, JobState, limits};
 
 use super::{App, Origin, admission, now_ms, store_error};
-use crate::dispatch::LLM;
-
-/// Kind of the job that makes a completion.
-pub(crate) const KIND: &str = "llm.completion";
+use crate::capability::Capability;
+use crate::work::Work;
 
 /// A job that was taken in: it is durable.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,41 +31,77 @@ pub enum Ended {
     Error(ApiError),
 }
 
+/// How the caller wants to learn of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It looks later: the job may wait for a service.
+    Later,
+    /// It waits: a service must be ready.
+    Waits,
+    /// It waits and follows what comes meanwhile.
+    Follows,
+}
+
 impl App {
-    /// Takes a completion in as a job. `now` says that somebody waits for it: then a service must
-    /// be ready; without, the job may wait for one.
+    /// Takes a request in as a job.
     ///
     /// # Errors
     /// What is wrong with the request; `not_found` for an unknown model; `unavailable` and
     /// `overloaded` with when to come again; `unprocessable` for a key that was used for another
-    /// request; the store's.
-    pub async fn submit_completion(
+    /// request, or when nobody here does such work; the store's.
+    pub async fn submit<W: Work>(
         &self,
         origin: &Origin,
-        request: CompletionRequest,
-        now: bool,
+        request: W::Request,
+        patience: Patience,
     ) -> Result<Accepted, ApiError> {
-        let generate = request.to_generate()?;
-        match self.dispatch.resolve(request.model.as_deref()) {
-            Ok(model) => check_against(&generate, &model)?,
-            Err(error) if error.code == ErrorCode::Unavailable && !now => {}
-            Err(error) => return Err(error),
+        W::check(&request)?;
+        let mut refused = None;
+        if let Err(error) = W::resolve(&request, &self.dispatch) {
+            if error.code != ErrorCode::Unavailable {
+                return Err(error);
+            }
+            refused = (patience != Patience::Later).then_some(error);
         }
-        let job = new_job(origin, request, now)?;
-        self.admit(LLM).await?;
-        let submitted = self.jobs.submit(job).await.map_err(|error| store_error(&error))?;
-        let accepted = match submitted {
-            Submitted::Created(view) => Accepted { view, replayed: false },
-            Submitted::Existing(view) => Accepted { view, replayed: true },
+        let job = new_job::<W>(origin, request, patience)?;
+        if refused.is_none() {
+            refused = self.admit(W::CAPABILITY).await.err();
+        }
+        let accepted = match refused {
+            None => self.make(job, W::CAPABILITY).await?,
+            Some(error) => self.replay(&job, error).await?,
         };
         tracing::info!(
             job.id = %accepted.view.id,
-            job.kind = KIND,
+            job.kind = W::KIND,
             job.replayed = accepted.replayed,
             key.id = origin.caller.key_id,
             "job accepted"
         );
         Ok(accepted)
+    }
+
+    async fn make(&self, job: NewJob, capability: Capability) -> Result<Accepted, ApiError> {
+        let submitted = self.jobs.submit(job).await.map_err(|error| {
+            let public = store_error(&error);
+            if matches!(error, JobsError::OwnerFull { .. }) {
+                return public.with_retry_after_ms(self.dispatch.retry_after_ms(capability, 1));
+            }
+            public
+        })?;
+        Ok(match submitted {
+            Submitted::Created(view) => Accepted { view, replayed: false },
+            Submitted::Existing(view) => Accepted { view, replayed: true },
+        })
+    }
+
+    /// The job that the same key made before, which is given even when there is no room for
+    /// another; else the refusal.
+    async fn replay(&self, job: &NewJob, refusal: ApiError) -> Result<Accepted, ApiError> {
+        let Some(idempotency) = &job.idempotency else { return Err(refusal) };
+        let found = self.jobs.replay(&job.owner, idempotency).await;
+        let view = found.map_err(|error| store_error(&error))?.ok_or(refusal)?;
+        Ok(Accepted { view, replayed: true })
     }
 
     /// Waits until the job has ended, `timeout` is over, or the orchestrator stops.
@@ -106,61 +139,48 @@ impl App {
     }
 }
 
-/// Checks a request against the limits of the model that is to answer it.
-pub(super) fn check_against(
-    request: &v1::GenerateRequest,
-    model: &v1::ModelInfo,
-) -> Result<(), ApiError> {
-    let max = model.limits.map_or(u32::MAX, |limits| limits.output_tokens_max);
-    if request.max_tokens > max && max > 0 {
-        let (given, name) = (request.max_tokens, &model.name);
-        let message = format!("max_tokens is {given}; model {name} gives at most {max}");
-        return Err(ApiError::invalid("max_tokens", message));
-    }
-    Ok(())
-}
-
-fn new_job(origin: &Origin, mut request: CompletionRequest, now: bool) -> Result<NewJob, ApiError> {
+fn new_job<W: Work>(
+    origin: &Origin,
+    mut request: W::Request,
+    patience: Patience,
+) -> Result<NewJob, ApiError> {
     // Somebody who waits goes first, unless the request says otherwise.
-    let unsaid = if now { Priority::Interactive } else { Priority::Normal };
-    let priority = request.job.as_ref().map_or(unsaid, |job| job.priority);
-    let options = request.job.clone().unwrap_or_default();
+    let unsaid = if patience == Patience::Later { Priority::Normal } else { Priority::Interactive };
+    let priority = W::options(&request).map_or(unsaid, |job| job.priority);
+    let options = W::options(&request).cloned().unwrap_or_default();
     admission::check_options(&options)?;
+    // How the answer is to be delivered does not make it another request.
+    W::set_streams(&mut request, false);
     let idempotency = match &origin.idempotency_key {
         None => None,
-        Some(key) => Some(Idempotency { key: key.clone(), fingerprint: fingerprint(&request)? }),
+        Some(key) => {
+            Some(Idempotency { key: key.clone(), fingerprint: fingerprint::<W>(&request)? })
+        }
     };
-    // A retry then says the same again, and whoever reads the tokens sees no break.
-    request.seed.get_or_insert_with(drawn_seed);
-    let payload = encode(&request)?;
-    let mut job = NewJob::new(KIND, LLM, &origin.caller.key_id, payload);
+    W::settle(&mut request);
+    W::set_streams(&mut request, patience == Patience::Follows);
+    let payload = encode::<W>(&request)?;
+    let mut job = NewJob::new(W::KIND, W::CAPABILITY.as_str(), &origin.caller.key_id, payload);
     job.priority = priority;
     job.needs = options.needs;
     job.deadline_at_ms = options.deadline_ms.map(|ms| now_ms().saturating_add(ms));
     job.attempts_max = options.attempts_max.unwrap_or(job.attempts_max);
     job.idempotency = idempotency;
+    job.open_jobs_max = origin.caller.limits.open_jobs_max;
     job.metadata = options.metadata;
     job.trace_parent = Some(origin.trace.to_string());
     Ok(job)
 }
 
-/// What makes two requests the same: everything but how the answer is to be delivered.
-fn fingerprint(request: &CompletionRequest) -> Result<[u8; 32], ApiError> {
-    let same = CompletionRequest { stream: false, ..request.clone() };
+fn fingerprint<W: Work>(request: &W::Request) -> Result<[u8; 32], ApiError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(KIND.as_bytes()).update(&[0]).update(&encode(&same)?);
+    hasher.update(W::KIND.as_bytes()).update(&[0]).update(&encode::<W>(request)?);
     Ok(*hasher.finalize().as_bytes())
 }
 
-fn encode(request: &CompletionRequest) -> Result<Vec<u8>, ApiError> {
+fn encode<W: Work>(request: &W::Request) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(request)
         .map_err(|_| ApiError::new(ErrorCode::Internal, "the request cannot be stored"))
-}
-
-/// A seed below 2^53, so that every JSON reader gives it back as it was.
-fn drawn_seed() -> u64 {
-    let (high, _) = Uuid::new_v4().as_u64_pair();
-    high >> 11
 }
 
 /// Checks an idempotency key's text.
