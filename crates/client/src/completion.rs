@@ -17,7 +17,7 @@ use crate::sse::{Frame, Parser};
 
 const COMPLETION: &str = "/ai/llm/completion";
 /// How much longer than the server's own wait the client waits for its answer.
-const WAIT_MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const WAIT_MARGIN: Duration = Duration::from_secs(10);
 
 /// What happens while a completion streams.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,7 +133,7 @@ impl Client {
 }
 
 /// The call with a key that lets the server know its repetition.
-fn once(call: Call, idempotency: Option<&str>) -> Call {
+pub(crate) fn once(call: Call, idempotency: Option<&str>) -> Call {
     match idempotency.map(str::to_owned).or_else(idempotency_key) {
         Some(key) => call.header("idempotency-key", key),
         None => call,
@@ -176,6 +176,11 @@ impl Frames {
         }
     }
 
+    /// The stream was closed before its last event.
+    pub(crate) fn ended(&self) -> ClientError {
+        ClientError::StreamEnded { what: self.what.clone() }
+    }
+
     async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
         match tokio::time::timeout(IDLE_MAX, self.response.chunk()).await {
             Ok(piece) => piece.map_err(|source| self.client.broke(source)),
@@ -185,9 +190,7 @@ impl Frames {
 
     async fn next_completion(&mut self) -> Result<CompletionEvent, ClientError> {
         loop {
-            let Some(frame) = self.next().await? else {
-                return Err(ClientError::StreamEnded { what: self.what.clone() });
-            };
+            let Some(frame) = self.next().await? else { return Err(self.ended()) };
             match frame.event.as_str() {
                 "job" => return Ok(CompletionEvent::Job(Box::new(self.decode(&frame)?))),
                 "token" => {
@@ -199,11 +202,7 @@ impl Frames {
                     return Ok(CompletionEvent::Restart { attempt });
                 }
                 "result" => return Ok(CompletionEvent::Result(Box::new(self.decode(&frame)?))),
-                "error" => {
-                    let mut problem = Problem::read(0, frame.data.as_bytes(), None);
-                    problem.status = status_in(&frame.data).unwrap_or(500);
-                    return Err(ClientError::Api { problem: Box::new(problem) });
-                }
+                "error" => return Err(error_in(&frame)),
                 // An event of a newer server: what this client knows still holds.
                 _ => {}
             }
@@ -219,6 +218,13 @@ impl Frames {
             why: format!("event {:?}: {error}", frame.event),
         })
     }
+}
+
+/// The error that an event `error` carries.
+pub(crate) fn error_in(frame: &Frame) -> ClientError {
+    let mut problem = Problem::read(0, frame.data.as_bytes(), None);
+    problem.status = status_in(&frame.data).unwrap_or(500);
+    ClientError::Api { problem: Box::new(problem) }
 }
 
 fn status_in(problem: &str) -> Option<u16> {

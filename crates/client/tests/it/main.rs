@@ -6,3 +6,4 @@ mod calls;
 mod server;
 #[cfg(test)]
 mod streams;
+mod work;
