@@ -20,7 +20,9 @@ mod aligned;
 mod arena;
 mod attention;
 mod cpu;
+mod dense;
 mod disjoint;
+mod encoder;
 mod error;
 mod format;
 mod isa;
@@ -36,6 +38,8 @@ mod simd;
 
 pub use attention::{AttentionRows, AttentionShape};
 pub use cpu::Cpu;
+pub use dense::{Activation, DenseMatrix};
+pub use encoder::EncoderAttention;
 pub use error::KernelError;
 pub use format::BlockFormat;
 pub use isa::Isa;

@@ -81,7 +81,12 @@ impl Pool {
     }
 
     /// Calls `work` with the start of each run of whole rows of `width` values, and the run.
-    fn rows(&self, out: &mut [f32], width: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    pub(crate) fn rows(
+        &self,
+        out: &mut [f32],
+        width: usize,
+        work: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
         if out.len() <= ALONE_VALUES_MAX || width == 0 {
             work(0, out);
             return;

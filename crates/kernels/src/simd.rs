@@ -11,6 +11,8 @@ mod avx2;
 mod avx512;
 
 pub(crate) mod attention;
+pub(crate) mod dense;
+pub(crate) mod encoder;
 pub(crate) mod matmul;
 pub(crate) mod quantise;
 pub(crate) mod rows;

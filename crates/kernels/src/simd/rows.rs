@@ -20,7 +20,7 @@ const EXP_HIGH: f32 = 88.37;
 
 /// Up to a vector of `x` from `at`, the rest `fill`.
 #[inline(always)]
-unsafe fn load_some<S: Lanes>(x: &[f32], at: usize, fill: f32) -> S::F {
+pub(crate) unsafe fn load_some<S: Lanes>(x: &[f32], at: usize, fill: f32) -> S::F {
     if at + S::N <= x.len() {
         return S::load(x.as_ptr().add(at));
     }
@@ -30,7 +30,7 @@ unsafe fn load_some<S: Lanes>(x: &[f32], at: usize, fill: f32) -> S::F {
 }
 
 #[inline(always)]
-unsafe fn store_some<S: Lanes>(x: &mut [f32], at: usize, v: S::F) {
+pub(crate) unsafe fn store_some<S: Lanes>(x: &mut [f32], at: usize, v: S::F) {
     if at + S::N <= x.len() {
         S::store(x.as_mut_ptr().add(at), v);
         return;

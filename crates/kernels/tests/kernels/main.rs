@@ -5,5 +5,6 @@
 mod samples;
 
 mod attention;
+mod encoder;
 mod matmul;
 mod rows;
