@@ -21,6 +21,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aisemble-service", &["aisemble-protocol", "aisemble-sandbox"]),
     // L2
     (
+        "aisemble-nlp",
+        &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
+    ),
+    (
         "aisemble-llm",
         &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
     ),

@@ -12,15 +12,16 @@ use std::path::PathBuf;
 use crate::error::SandboxError;
 
 /// The policy texts that are built in; some are only there to be included by others.
-const EMBEDDED: [(&str, &str); 4] = [
+const EMBEDDED: [(&str, &str); 5] = [
     ("confine", include_str!("../../policies/confine.json")),
     ("runtime", include_str!("../../policies/runtime.json")),
     ("llm", include_str!("../../policies/llm.json")),
+    ("nlp", include_str!("../../policies/nlp.json")),
     ("orchestrator", include_str!("../../policies/orchestrator.json")),
 ];
 
 /// The policies that a process can be confined by.
-pub const NAMES: [&str; 2] = ["llm", "orchestrator"];
+pub const NAMES: [&str; 3] = ["llm", "nlp", "orchestrator"];
 
 /// Arguments that a filter can look at.
 pub const ARGUMENTS: usize = 6;
