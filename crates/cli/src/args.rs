@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{BenchCommand, BenchHttp, BenchJobs, BenchLlm};
+pub use bench::{BenchCommand, BenchHttp, BenchJobs, BenchLlm, BenchLlmMode};
 pub use local::{
-    CatalogOption, Doctor, Down, KeysCommand, KeysCreate, ModelsCommand, ModelsPull, Up,
+    CatalogOption, Doctor, Down, KeysCommand, KeysCreate, ModelsCommand, ModelsImport, ModelsPull,
+    Up,
 };
 pub use remote::{Chat, Complete, JobsCommand, JobsList, JobsSubmit, JobsWatch, Sampling};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `bench`.
 #[derive(Debug, Clone, Subcommand)]
@@ -14,6 +14,10 @@ pub enum BenchCommand {
     /// subtracted from each.
     Http(BenchHttp),
     /// Prefill and decode tokens a second, beside llama.cpp when it is at hand
+    ///
+    /// Decode of several streams counts the tokens from the moment that the last stream has its
+    /// first until the first stream has its last: what all of them do while all of them decode. The
+    /// whole, prompts included, is given apart.
     Llm(BenchLlm),
     /// Load on the job API: jobs a second and pickup time
     Jobs(BenchJobs),
@@ -45,6 +49,9 @@ pub struct BenchLlm {
     /// Streams at once; several numbers are measured one after the other
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4")]
     pub streams: Vec<usize>,
+    /// What to measure
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', default_value = "streams")]
+    pub modes: Vec<BenchLlmMode>,
     /// Repetitions of each; the best counts
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub repeat: usize,
@@ -60,6 +67,21 @@ pub struct BenchLlm {
     /// The model file for the peer [default: the one that the local `up` serves]
     #[arg(long, value_name = "PATH")]
     pub model_file: Option<PathBuf>,
+}
+
+/// What `bench llm` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchLlmMode {
+    /// Prefill and decode of streams at once
+    Streams,
+    /// Decode behind a prompt of 4096 tokens
+    Context,
+    /// Time to the first token of a prompt of 1024 tokens, and of another that begins like it
+    Prefix,
+    /// Time between two tokens of a stream while a prompt of 2048 tokens is computed
+    Latency,
+    /// Resident memory of the local llm service
+    Memory,
 }
 
 /// `bench jobs`.

@@ -26,7 +26,7 @@ pub(super) fn measure(
     global: &Global,
     options: &BenchLlm,
     streams: usize,
-    prompt_tokens: u32,
+    (prompt_tokens, output_tokens): (u32, u32),
 ) -> Outcome<Measured> {
     let Some(program) = &options.peer else {
         return Err(Failure::new(Exit::Usage, "no --peer is given"));
@@ -38,7 +38,7 @@ pub(super) fn measure(
     command.arg("--model").arg(model_file(global, options)?);
     command.arg("--threads").arg(threads.unwrap_or(1).to_string());
     command.arg("--prompt-tokens").arg(prompt_tokens.to_string());
-    command.arg("--output-tokens").arg(options.output_tokens.to_string());
+    command.arg("--output-tokens").arg(output_tokens.to_string());
     command.arg("--streams").arg(streams.to_string());
     command.arg("--repeat").arg(options.repeat.to_string());
     if let Some(lib) = &options.peer_lib {
