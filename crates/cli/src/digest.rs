@@ -2,7 +2,7 @@
 //! is written under a temporary name, and renamed only when the digest is right.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,10 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// When the file cannot be read.
 pub fn sha256_file(path: &Path, progress: impl FnMut(u64)) -> Outcome<String> {
     let file = File::open(path).map_err(|error| Failure::file("open", path, error))?;
-    let (digest, _) = copy(file, &mut std::io::sink(), u64::MAX, progress)
+    let mut sink = Digesting(Sha256::new());
+    copy(file, &mut sink, u64::MAX, progress)
         .map_err(|error| Failure::file("read", path, error))?;
-    Ok(digest)
+    Ok(hex(sink.0))
 }
 
 /// What a file must be.
@@ -43,48 +44,129 @@ pub fn install(
     expected: &Expected,
     progress: impl FnMut(u64),
 ) -> Outcome<String> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    let temporary = Temporary::beside(target);
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary.path)
-        .map_err(|error| Failure::file("write", &temporary.path, error))?;
-    let (digest, bytes) = copy(source, &mut file, expected.bytes_max, progress)
-        .map_err(|error| Failure::file("write", target, error))?;
-    if bytes > expected.bytes_max {
-        let limit = expected.bytes_max;
-        let message = format!("{} would be larger than {limit} bytes", target.display());
-        return Err(Failure::new(Exit::CheckFailed, message));
-    }
-    if let Some(wanted) = &expected.sha256
-        && *wanted != digest
-    {
-        let message = format!("{} has the wrong digest; nothing was kept", name_of(target));
-        return Err(Failure::new(Exit::CheckFailed, message)
-            .because(format!("expected sha256 {wanted}, found {digest}"))
-            .hint("the download was damaged or the source has changed: do not use it"));
-    }
-    let finish = || {
-        file.sync_all()?;
-        fs::rename(&temporary.path, target)?;
-        File::open(folder)?.sync_all()
-    };
-    finish().map_err(|error| Failure::file("write", target, error))?;
-    Ok(digest)
+    let mut incoming = Incoming::begin(target, expected)?;
+    incoming.take(source, progress)?;
+    incoming.finish()
 }
 
-/// Reads to the end, or to one byte over `bytes_max`.
+/// A file that is being written under a temporary name. Dropped before it is finished, it leaves
+/// nothing.
+pub struct Incoming<'a> {
+    target: &'a Path,
+    expected: &'a Expected,
+    temporary: Temporary,
+    file: File,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<'a> Incoming<'a> {
+    /// Opens the temporary file beside `target`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn begin(target: &'a Path, expected: &'a Expected) -> Outcome<Self> {
+        let temporary = Temporary::beside(target);
+        let file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary.path)
+            .map_err(|error| Failure::file("write", &temporary.path, error))?;
+        Ok(Self { target, expected, temporary, file, hash: Sha256::new(), bytes: 0 })
+    }
+
+    /// Adds all that `source` gives, or fails one byte after what is allowed.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or is too long.
+    pub fn take(&mut self, source: impl Read, progress: impl FnMut(u64)) -> Outcome<()> {
+        let left = self.expected.bytes_max - self.bytes.min(self.expected.bytes_max);
+        let target = self.target;
+        let copied = copy(source, self, left, progress);
+        match copied {
+            Ok(_) => Ok(()),
+            Err(_) if self.bytes > self.expected.bytes_max => Err(self.too_long()),
+            Err(error) => Err(Failure::file("write", target, error)),
+        }
+    }
+
+    /// Adds what `write` writes.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn write_with(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> std::io::Result<()>,
+    ) -> Outcome<()> {
+        match write(self) {
+            Ok(()) => Ok(()),
+            Err(_) if self.bytes > self.expected.bytes_max => Err(self.too_long()),
+            Err(error) => Err(Failure::file("write", self.target, error)),
+        }
+    }
+
+    /// Checks the digest, gives the file its name and the digest to the caller.
+    ///
+    /// # Errors
+    /// `CheckFailed` when the digest is wrong; nothing is left then.
+    pub fn finish(self) -> Outcome<String> {
+        let Self { target, expected, temporary, file, hash, bytes: _ } = self;
+        let digest = hex(hash);
+        if let Some(wanted) = &expected.sha256
+            && *wanted != digest
+        {
+            let message = format!("{} has the wrong digest; nothing was kept", name_of(target));
+            return Err(Failure::new(Exit::CheckFailed, message)
+                .because(format!("expected sha256 {wanted}, found {digest}"))
+                .hint("the download was damaged or the source has changed: do not use it"));
+        }
+        let folder = target.parent().unwrap_or(Path::new("."));
+        let named = file.sync_all().and_then(|()| fs::rename(&temporary.path, target));
+        let done = named.and_then(|()| File::open(folder)?.sync_all());
+        done.map_err(|error| Failure::file("write", target, error))?;
+        Ok(digest)
+    }
+
+    fn too_long(&self) -> Failure {
+        let limit = self.expected.bytes_max;
+        let message = format!("{} would be larger than {limit} bytes", self.target.display());
+        Failure::new(Exit::CheckFailed, message)
+    }
+}
+
+impl Write for Incoming<'_> {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        self.bytes += piece.len() as u64;
+        if self.bytes > self.expected.bytes_max {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.file.write_all(piece)?;
+        self.hash.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl std::fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Reads to the end, or to one byte over `bytes_max`. Gives the bytes.
 fn copy(
     source: impl Read,
-    sink: &mut impl std::io::Write,
+    sink: &mut impl Write,
     bytes_max: u64,
     mut progress: impl FnMut(u64),
-) -> std::io::Result<(String, u64)> {
+) -> std::io::Result<u64> {
     let mut source = source.take(bytes_max.saturating_add(1));
     let mut piece = vec![0_u8; PIECE_BYTES];
-    let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
+    let mut bytes = 0_u64;
     loop {
         let read = match source.read(&mut piece) {
             Ok(0) => break,
@@ -92,14 +174,30 @@ fn copy(
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        hash.update(&piece[..read]);
         sink.write_all(&piece[..read])?;
         bytes += read as u64;
         progress(bytes);
     }
     sink.flush()?;
-    let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((digest, bytes))
+    Ok(bytes)
+}
+
+/// A sink that keeps nothing but the digest.
+struct Digesting(Sha256);
+
+impl Write for Digesting {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        self.0.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file name that is removed when it is not renamed.

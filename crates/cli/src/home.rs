@@ -57,10 +57,22 @@ impl Home {
         self.root.join("models")
     }
 
+    /// Packages that models are taken out of, until they are.
+    #[must_use]
+    pub fn packages(&self) -> PathBuf {
+        self.root.join("packages")
+    }
+
     /// What the orchestrator keeps: `jobs.db`.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
+    }
+
+    /// Uploaded files and results.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.root.join("files")
     }
 
     /// Hashes of the API keys, alone in their directory: the orchestrator may read all of it.

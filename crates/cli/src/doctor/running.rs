@@ -1,5 +1,6 @@
 //! What runs: each process by the kernel's word and by its own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aisemble_protocol::v1;
@@ -32,13 +33,15 @@ pub(super) async fn look(home: &Home, state: &UpState) -> Vec<Finding> {
             findings.push(Finding::warn(format!("{name} restarts"), observed, fix));
         }
     }
-    match self_check(home).await {
-        Ok(checks) => findings.extend(checks),
-        Err(failure) => findings.push(Finding::fail(
-            "llm self-check",
-            failure.to_string(),
-            "wait until it is ready (`ai-semble status`), then look again",
-        )),
+    for (name, running) in &state.services {
+        match self_check(name, &running.socket).await {
+            Ok(checks) => findings.extend(checks),
+            Err(failure) => findings.push(Finding::fail(
+                format!("{name} self-check"),
+                failure.to_string(),
+                "wait until it is ready (`ai-semble status`), then look again",
+            )),
+        }
     }
     findings
 }
@@ -63,7 +66,7 @@ fn confinement(name: &str, identity: Identity) -> Finding {
     Finding::fail(label, observed, "stop it (`ai-semble down`): it must not run unconfined")
 }
 
-/// The llm must have no internet socket; the orchestrator has the one it was given.
+/// A service must have no internet socket; the orchestrator has the one it was given.
 fn sockets(name: &str, identity: Identity) -> Finding {
     let label = format!("{name} internet sockets");
     let Some(open) = identity.internet_sockets() else {
@@ -86,19 +89,19 @@ fn local_port(socket: &str) -> Option<&str> {
     socket.split_whitespace().nth(1)?.rsplit(':').next()
 }
 
-/// What the llm process finds when it tries what its sandbox must refuse.
-async fn self_check(home: &Home) -> Outcome<Vec<Finding>> {
-    let mut client = ModelClient::new(direct::channel(&home.llm_socket()).await?);
+/// What a service's process finds when it tries what its sandbox must refuse.
+async fn self_check(name: &str, socket: &Path) -> Outcome<Vec<Finding>> {
+    let mut client = ModelClient::new(direct::channel(socket).await?);
     let call = client.self_check(v1::SelfCheckRequest {});
     let answer = tokio::time::timeout(ANSWER_MAX, call).await;
     let answer = match answer {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => {
-            let message = format!("the llm refused to check itself: {}", status.message());
+            let message = format!("{name} refused to check itself: {}", status.message());
             return Err(crate::failure::Failure::new(crate::failure::Exit::Failed, message));
         }
         Err(_) => {
-            let message = "the llm did not check itself in time";
+            let message = format!("{name} did not check itself in time");
             return Err(crate::failure::Failure::new(crate::failure::Exit::TryLater, message));
         }
     };
@@ -108,12 +111,12 @@ async fn self_check(home: &Home) -> Outcome<Vec<Finding>> {
         .map(|check| {
             let observed = format!("{} instead of {}", check.observed, check.expected);
             let fix = "stop it (`ai-semble down`): its sandbox is not in force";
-            Finding::fail(format!("llm self-check {}", check.name), observed, fix)
+            Finding::fail(format!("{name} self-check {}", check.name), observed, fix)
         })
         .collect();
     let names: Vec<_> = passed.iter().map(|check| check.name.as_str()).collect();
     let observed = format!("refused from inside: {}", names.join(", "));
-    findings.push(Finding::ok("llm self-check", observed));
+    findings.push(Finding::ok(format!("{name} self-check"), observed));
     if let Some(sandbox) = &answer.sandbox {
         let observed = format!(
             "Landlock ABI {}, policy {}, second filter {}",
@@ -122,9 +125,13 @@ async fn self_check(home: &Home) -> Outcome<Vec<Finding>> {
             if sandbox.locked_down { "in force" } else { "not in force" },
         );
         findings.push(if sandbox.locked_down {
-            Finding::ok("llm lock-down", observed)
+            Finding::ok(format!("{name} lock-down"), observed)
         } else {
-            Finding::fail("llm lock-down", observed, "wait until it is ready, then look again")
+            Finding::fail(
+                format!("{name} lock-down"),
+                observed,
+                "wait until it is ready, then look again",
+            )
         });
     }
     Ok(findings)

@@ -47,6 +47,7 @@ pub async fn run(global: &Global, home: &Home, options: &Up, terminal: Terminal)
             "event": "ready",
             "url": state.url(),
             "model": state.model,
+            "services": state.services,
             "pid": state.identity.pid,
             "key_file": home.client_key(),
         }));
@@ -86,8 +87,12 @@ fn spawn(global: &Global, home: &Home, options: &Up, said: &Path) -> Outcome<Chi
             command.arg(option).arg(path);
         }
     }
-    if let Some(model) = &options.model {
+    for model in &options.model {
         command.arg("--model").arg(model);
+    }
+    command.arg("--llm-instances").arg(options.llm_instances.to_string());
+    if let Some(services) = &options.services {
+        command.arg("--services").arg(services.join(","));
     }
     if global.quiet {
         command.arg("--quiet");
@@ -129,7 +134,7 @@ async fn follow(
     config.retry = RetryPolicy::NEVER;
     config.deadline = ready::ANSWER_MAX;
     let client = Client::new(config)?;
-    let wait = ready::Wait { client: &client, llm_socket: &home.llm_socket(), patience };
+    let wait = ready::Wait { client: &client, services: &state.services, patience };
     ready::wait(&wait, terminal, || ended(child, said)).await?;
     Ok(state)
 }

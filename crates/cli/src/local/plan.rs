@@ -1,80 +1,33 @@
 //! What `up` starts: which binaries with which configuration. The services' settings come from
-//! `configs/SERVICE.toml` in the home, then `--set`, then the paths that local mode fixes.
+//! `configs/SERVICE.toml` in the home, then `--set`, then what local mode itself decides: paths,
+//! sockets, models and their digests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::{Table, Value};
 
 use super::child::ChildSpec;
+use super::services::{Instance, Running, binary, capability};
+use super::settings::{Setting, put, settings, user_config};
 use crate::args::Up;
-use crate::catalog::Catalog;
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::home::{Home, write_atomically};
 use crate::models::Installed;
-use crate::terminal::Terminal;
-
-/// Services that local mode starts, in the order of starting; they are stopped in the other order.
-pub const SERVICES: [&str; 2] = ["llm", "orchestrator"];
-const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Everything that is to be started.
 #[derive(Debug)]
 pub struct Plan {
-    /// The model, digest checked.
-    pub model: Installed,
+    /// The services, by the names of their children.
+    pub services: BTreeMap<String, Running>,
+    /// The first language model's name and file; empty without one.
+    pub model: (String, PathBuf),
     /// The children in the order of starting.
     pub children: Vec<ChildSpec>,
-}
-
-/// Where the binary of a service lies.
-///
-/// # Errors
-/// When it is not there.
-pub fn binary(service: &str, bin_dir: Option<&Path>) -> Outcome<PathBuf> {
-    let name = format!("ai-semble-{service}");
-    let folder = match bin_dir {
-        Some(folder) => std::path::absolute(folder),
-        None => std::env::current_exe()
-            .map(|own| own.parent().map_or_else(PathBuf::new, Path::to_path_buf)),
-    };
-    let folder = folder.map_err(|error| {
-        Failure::new(Exit::Failed, "cannot tell where this program lies").because(error)
-    })?;
-    let path = folder.join(&name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(Failure::new(Exit::Failed, format!("there is no {name} in {}", folder.display()))
-        .hint("`scripts/setup.sh --local` builds and installs all programs; or name --bin-dir"))
-}
-
-/// Finds the model and checks it.
-///
-/// # Errors
-/// When it is not installed, or its digest is wrong.
-pub fn model(home: &Home, options: &Up, terminal: Terminal) -> Outcome<Installed> {
-    let catalog = Catalog::load(options.catalog.catalog.as_deref())?;
-    let name = match &options.model {
-        Some(name) => name.clone(),
-        None => catalog.pick(None)?.name.clone(),
-    };
-    crate::catalog::check_name(&name).map_err(|why| Failure::new(Exit::Usage, why))?;
-    let Some(model) = Installed::find(home, &catalog, &name)? else {
-        return Err(Failure::new(Exit::Failed, format!("the model {name} is not installed"))
-            .hint(format!("ai-semble models pull {name}")));
-    };
-    let found = model.digest(home, terminal)?;
-    if found != model.sha256 {
-        let path = model.path(home);
-        let message = format!("{} is not the file it should be", path.display());
-        return Err(Failure::new(Exit::CheckFailed, message)
-            .because(format!("expected sha256 {}, found {found}", model.sha256))
-            .hint(format!("ai-semble models pull --force {name}")));
-    }
-    Ok(model)
 }
 
 /// Lays down the services' configuration and says how each is started.
@@ -84,160 +37,216 @@ pub fn model(home: &Home, options: &Up, terminal: Terminal) -> Outcome<Installed
 pub fn make(
     home: &Home,
     options: &Up,
-    model: Installed,
+    instances: &[Instance],
     listener: &Arc<TcpListener>,
 ) -> Outcome<Plan> {
-    let settings = settings(&options.set)?;
+    let given = settings(&options.set)?;
     let mut children = Vec::new();
-    for service in SERVICES {
-        let program = binary(service, options.bin_dir.as_deref())?;
-        let mut config = user_config(home, service)?;
-        for (key, value) in settings.iter().filter(|(of, ..)| of == service).map(|(_, k, v)| (k, v))
-        {
-            put(&mut config, key, value.clone())?;
-        }
-        for (key, value) in fixed(home, service, &model, options) {
-            put(&mut config, &key.split('.').map(str::to_owned).collect::<Vec<_>>(), value)?;
-        }
-        let path = home.run().join(format!("{service}.toml"));
-        let text = format!(
-            "# Made by `ai-semble up` from configs/{service}.toml in this home and from --set.\n\
-             # It is written anew at each start.\n{config}"
-        );
-        write_atomically(&path, text.as_bytes(), 0o600)?;
-        children.push(ChildSpec {
-            name: service.to_owned(),
-            program,
-            args: vec!["--config".into(), path.into()],
-            folder: home.root().to_owned(),
-            log: home.log(service),
-            listener: (service == "orchestrator").then(|| Arc::clone(listener)),
-        });
+    for instance in instances {
+        let fixed = of_instance(home, instance, instances, options)?;
+        let config = configured(home, instance.service, &given, fixed)?;
+        private_folder(&home.run().join(&instance.name))?;
+        children.push(child(home, options, (&instance.name, instance.service), &config)?);
     }
-    Ok(Plan { model, children })
+    let config =
+        configured(home, "orchestrator", &given, of_orchestrator(home, instances, options))?;
+    let mut orchestrator = child(home, options, ("orchestrator", "orchestrator"), &config)?;
+    orchestrator.listener = Some(Arc::clone(listener));
+    children.push(orchestrator);
+    let first = instances.iter().find(|instance| instance.service == "llm");
+    let first = first.and_then(|instance| instance.models.first());
+    let model = first.map(|model| (model.name.clone(), model.path(home))).unwrap_or_default();
+    let running = |instance: &Instance| (instance.name.clone(), instance.running(home));
+    Ok(Plan { services: instances.iter().map(running).collect(), model, children })
 }
 
-/// What local mode itself decides.
-fn fixed(
+/// Writes a child's configuration and says how it is started.
+fn child(
     home: &Home,
-    service: &str,
-    model: &Installed,
     options: &Up,
-) -> Vec<(&'static str, Value)> {
-    let path = |path: PathBuf| Value::String(path.to_string_lossy().into_owned());
-    let drain_ms = i64::try_from(options.drain_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-    let mut values = vec![("drain.deadline_ms", Value::Integer(drain_ms))];
-    match service {
-        "llm" => values.extend([
-            ("model.path", path(model.path(home))),
-            ("model.name", Value::String(model.name.clone())),
-            ("model.sha256", Value::String(model.sha256.clone())),
-            ("model.license", Value::String(model.license.clone())),
-            ("socket.path", path(home.llm_socket())),
-        ]),
-        _ => values.extend([
-            ("keys.file", path(home.keys())),
-            ("store.dir", path(home.data())),
-            ("services.llm", Value::Array(vec![path(home.llm_socket())])),
-        ]),
+    (name, service): (&str, &str),
+    config: &Table,
+) -> Outcome<ChildSpec> {
+    let program = binary(service, options.bin_dir.as_deref())?;
+    let path = home.run().join(format!("{name}.toml"));
+    let text = format!(
+        "# Made by `ai-semble up` from configs/{service}.toml in this home and from --set.\n\
+         # It is written anew at each start.\n{config}"
+    );
+    write_atomically(&path, text.as_bytes(), 0o600)?;
+    Ok(ChildSpec {
+        name: name.to_owned(),
+        program,
+        args: vec!["--config".into(), path.into()],
+        folder: home.root().to_owned(),
+        log: home.log(name),
+        listener: None,
+    })
+}
+
+type Fixed = Vec<(&'static str, Value)>;
+
+/// The user's file, then `--set`, then what is fixed.
+fn configured(home: &Home, service: &str, given: &[Setting], fixed: Fixed) -> Outcome<Table> {
+    let mut config = user_config(home, service)?;
+    for (_, key, value) in given.iter().filter(|(of, ..)| of == service) {
+        put(&mut config, key, value.clone())?;
+    }
+    for (key, value) in fixed {
+        let key: Vec<_> = key.split('.').map(str::to_owned).collect();
+        // A model's own settings, as its precision, stay the user's.
+        let value = if key == ["model"] { with_users_settings(value, &config) } else { value };
+        put(&mut config, &key, value)?;
+    }
+    Ok(config)
+}
+
+/// What local mode itself decides for a service.
+fn of_instance(home: &Home, instance: &Instance, all: &[Instance], options: &Up) -> Outcome<Fixed> {
+    let mut values = vec![drain(options), ("socket.path", text(&instance.socket(home)))];
+    match (instance.service, instance.models.first()) {
+        ("llm", Some(model)) => {
+            values.extend([
+                ("model.path", text(&model.path(home))),
+                ("model.name", Value::String(model.name.clone())),
+                ("model.sha256", Value::String(model.sha256().to_owned())),
+                ("model.license", Value::String(model.license.clone())),
+            ]);
+            values.extend(shared_threads(home, all, options)?);
+        }
+        ("data-processor", _) => {
+            let (blobs, exchange) =
+                (home.files().join("blobs"), home.files().join("incoming/data"));
+            private_folder(&blobs)?;
+            private_folder(&exchange)?;
+            values.extend([("files.blobs", text(&blobs)), ("files.exchange", text(&exchange))]);
+        }
+        _ => {
+            let models = instance.models.iter().map(|model| section(home, model)).collect();
+            values.push(("model", Value::Array(models)));
+        }
+    }
+    Ok(values)
+}
+
+/// Several language models on one machine share its processors, unless the user says otherwise.
+fn shared_threads(home: &Home, all: &[Instance], options: &Up) -> Outcome<Fixed> {
+    let instances = all.iter().filter(|instance| instance.service == "llm").count();
+    let config = configured(home, "llm", &settings(&options.set)?, Vec::new())?;
+    let given = config.get("engine").and_then(|engine| engine.get("threads"));
+    if instances < 2 || given.is_some() {
+        return Ok(Vec::new());
+    }
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let each = i64::try_from((processors / instances).max(1)).unwrap_or(1);
+    Ok(vec![("engine.threads", Value::Integer(each))])
+}
+
+/// `[[model]]` of a service with a fixed set of models: every file that it loads is pinned.
+fn section(home: &Home, model: &Installed) -> Value {
+    let digests =
+        model.files.iter().map(|file| (file.file.clone(), Value::String(file.sha256.clone())));
+    let mut section = Table::new();
+    section.insert("name".into(), Value::String(model.name.clone()));
+    section.insert("architecture".into(), Value::String(model.architecture.clone()));
+    section.insert("path".into(), text(&model.folder(home)));
+    section.insert("license".into(), Value::String(model.license.clone()));
+    section.insert("sha256".into(), Value::Table(digests.collect()));
+    Value::Table(section)
+}
+
+/// Adds to each model what the user's own section of the same name says beside it.
+fn with_users_settings(models: Value, config: &Table) -> Value {
+    let Value::Array(models) = models else { return models };
+    let of_user = config.get("model").and_then(Value::as_array).cloned().unwrap_or_default();
+    let merged = models.into_iter().map(|model| {
+        let Value::Table(fixed) = model else { return model };
+        let own = of_user.iter().filter_map(Value::as_table);
+        let own = own.into_iter().find(|own| own.get("name") == fixed.get("name"));
+        let mut merged = own.cloned().unwrap_or_default();
+        merged.extend(fixed);
+        Value::Table(merged)
+    });
+    Value::Array(merged.collect())
+}
+
+fn of_orchestrator(home: &Home, instances: &[Instance], options: &Up) -> Fixed {
+    let mut values = vec![
+        drain(options),
+        ("keys.file", text(&home.keys())),
+        ("store.dir", text(&home.data())),
+        ("files.dir", text(&home.files())),
+    ];
+    for (key, service) in [
+        ("services.llm", "llm"),
+        ("services.nlp", "nlp"),
+        ("services.vision", "vision"),
+        ("services.data", "data-processor"),
+    ] {
+        debug_assert!(key.ends_with(capability(service)));
+        let sockets: Vec<_> = instances
+            .iter()
+            .filter(|instance| instance.service == service)
+            .map(|instance| text(&instance.socket(home)))
+            .collect();
+        // The llm's socket has a default of its own, which is not this home's.
+        if !sockets.is_empty() || service == "llm" {
+            values.push((key, Value::Array(sockets)));
+        }
     }
     values
 }
 
-fn user_config(home: &Home, service: &str) -> Outcome<Table> {
-    let path = home.root().join("configs").join(format!("{service}.toml"));
-    match fs::metadata(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Table::new()),
-        Err(error) => return Err(Failure::file("read", &path, error)),
-        Ok(data) if data.len() > CONFIG_BYTES_MAX => {
-            let message = format!("{} is larger than {CONFIG_BYTES_MAX} bytes", path.display());
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        Ok(_) => {}
-    }
-    let text = fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, error))?;
-    text.parse().map_err(|error: toml::de::Error| {
-        Failure::new(Exit::Usage, format!("{} is no TOML", path.display())).because(error)
-    })
+fn drain(options: &Up) -> (&'static str, Value) {
+    let drain_ms = i64::try_from(options.drain_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+    ("drain.deadline_ms", Value::Integer(drain_ms))
 }
 
-type Setting = (String, Vec<String>, Value);
-
-/// Reads `SERVICE.SECTION.KEY=VALUE`; a value that is no TOML is a string.
-fn settings(texts: &[String]) -> Outcome<Vec<Setting>> {
-    let mut settings = Vec::new();
-    for text in texts {
-        let wrong = |why: &str| {
-            Failure::new(Exit::Usage, format!("--set {text}: {why}"))
-                .hint("as in: --set llm.engine.threads=2")
-        };
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
-        let mut parts = key.trim().split('.').map(str::to_owned);
-        let service = parts.next().unwrap_or_default();
-        let rest: Vec<_> = parts.collect();
-        if !SERVICES.contains(&service.as_str()) {
-            let known = SERVICES.join(", ");
-            return Err(wrong(&format!("it must begin with one of: {known}")));
-        }
-        if rest.len() < 2 || rest.iter().any(String::is_empty) {
-            return Err(wrong("it must name a section and a key"));
-        }
-        let parsed = format!("value = {value}").parse::<Table>().ok();
-        let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut t| t.remove("value"));
-        settings.push((service, rest, parsed.unwrap_or_else(|| Value::String(value.to_owned()))));
-    }
-    Ok(settings)
+fn text(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
 }
 
-fn put(table: &mut Table, key: &[String], value: Value) -> Outcome<()> {
-    let [sections @ .., last] = key else { return Ok(()) };
-    let mut at = table;
-    for section in sections {
-        let inner = at.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        at = inner.as_table_mut().ok_or_else(|| {
-            let message = format!("{section} is a value and a section at once");
-            Failure::new(Exit::Usage, message)
-        })?;
-    }
-    at.insert(last.clone(), value);
-    Ok(())
+fn private_folder(path: &Path) -> Outcome<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::file("make the directory", path, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::InstalledFile;
 
-    fn check(text: &str, expect: Result<Value, &str>) {
-        let found = settings(&[text.to_owned()]);
-        match (found, expect) {
-            (Ok(found), Ok(value)) => assert_eq!(found[0].2, value, "{text}"),
-            (Err(failure), Err(part)) => assert!(failure.message.contains(part), "{failure}"),
-            (found, expect) => panic!("{text}: {found:?} instead of {expect:?}"),
+    fn model(name: &str) -> Installed {
+        let file = |file: &str| InstalledFile { file: file.into(), bytes: 1, sha256: "ab".into() };
+        Installed {
+            name: name.into(),
+            capability: "nlp".into(),
+            architecture: "bert".into(),
+            tasks: Vec::new(),
+            files: vec![file("model.safetensors"), file("tokenizer.json")],
+            license: "MIT".into(),
+            pinned: true,
         }
     }
 
     #[test]
-    fn settings_are_toml_or_strings() {
-        check("llm.engine.threads=2", Ok(Value::Integer(2)));
-        check("llm.log.level=debug", Ok(Value::String("debug".into())));
-        check("orchestrator.x.y=a\nb = 1", Ok(Value::String("a\nb = 1".into())));
-        check("llm.engine.threads", Err("no `=`"));
-        check("vision.a.b=1", Err("begin with one of: llm, orchestrator"));
-        check("llm.threads=1", Err("a section and a key"));
-    }
-
-    #[test]
-    fn what_local_mode_fixes_wins_over_the_user_s_file() {
+    fn a_models_section_pins_every_file_and_keeps_the_user_s_settings() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path());
         home.ensure().unwrap();
         fs::create_dir(home.root().join("configs")).unwrap();
-        let text = "[engine]\nthreads = 3\n[socket]\npath = \"/tmp/x\"\n";
-        fs::write(home.root().join("configs/llm.toml"), text).unwrap();
-        let mut config = user_config(&home, "llm").unwrap();
-        put(&mut config, &["socket".into(), "path".into()], Value::String("y".into())).unwrap();
-        assert_eq!(config.to_string(), "[engine]\nthreads = 3\n\n[socket]\npath = \"y\"\n");
-        let deep = ["engine".to_owned(), "threads".into(), "x".into()];
-        assert!(put(&mut config, &deep, Value::Integer(1)).is_err());
+        let own = "[[model]]\nname = \"m\"\nprecision = \"q8\"\npath = \"/elsewhere\"\n";
+        fs::write(home.root().join("configs/nlp.toml"), own).unwrap();
+        let models = vec![section(&home, &model("m")), section(&home, &model("n"))];
+        let config = configured(&home, "nlp", &[], vec![("model", Value::Array(models))]).unwrap();
+        let sections = config["model"].as_array().unwrap();
+        assert_eq!(sections.len(), 2);
+        assert_eq!(sections[0]["precision"].as_str(), Some("q8"));
+        assert_eq!(sections[0]["path"], text(&home.models().join("m")));
+        assert_eq!(sections[0]["sha256"]["tokenizer.json"].as_str(), Some("ab"));
+        assert!(sections[1].get("precision").is_none());
     }
 }

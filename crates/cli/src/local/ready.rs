@@ -1,6 +1,6 @@
 //! Waits until the orchestrator says that everything is ready, and shows how far it is.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aisemble_client::{Client, Ready};
@@ -8,6 +8,7 @@ use aisemble_protocol::v1;
 use aisemble_protocol::v1::model_client::ModelClient;
 use tokio::time::Instant;
 
+use super::services::Running;
 use crate::direct;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
@@ -23,8 +24,8 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Wait<'a> {
     /// A client of the orchestrator; one call takes at most [`ANSWER_MAX`].
     pub client: &'a Client,
-    /// The llm's socket: it knows how far its model is loaded.
-    pub llm_socket: &'a Path,
+    /// The services: each knows how far its models are loaded.
+    pub services: &'a BTreeMap<String, Running>,
     /// How long is waited.
     pub patience: Duration,
 }
@@ -38,7 +39,7 @@ pub async fn wait(
     terminal: Terminal,
     mut still: impl FnMut() -> Outcome<()>,
 ) -> Outcome<()> {
-    let Wait { client, llm_socket, patience } = wait;
+    let Wait { client, services, patience } = wait;
     let bar = terminal.percent_bar("starting");
     let until = Instant::now() + *patience;
     let mut said = String::new();
@@ -46,7 +47,7 @@ pub async fn wait(
         still()?;
         let now = match client.ready().await {
             Ok(ready) if ready.ready => break,
-            Ok(ready) => loading(llm_socket).await.unwrap_or_else(|| told(&ready)),
+            Ok(ready) => loading(services).await.unwrap_or_else(|| told(&ready)),
             // Until the orchestrator takes connections, they wait in the listener's queue.
             Err(_) => "the orchestrator is starting".to_owned(),
         };
@@ -69,14 +70,20 @@ pub async fn wait(
     Ok(())
 }
 
-/// What the llm itself says while its model is loading: it answers every call with how far it is.
-async fn loading(socket: &Path) -> Option<String> {
-    let ask = async {
-        let mut client = ModelClient::new(direct::channel(socket).await.ok()?);
-        let refused = client.describe(v1::DescribeRequest {}).await.err()?;
-        percent(refused.message()).map(|_| format!("llm: {}", refused.message()))
-    };
-    tokio::time::timeout(ANSWER_MAX, ask).await.ok().flatten()
+/// What the first service says whose models are still loading: it answers every call with how far
+/// it is.
+async fn loading(services: &BTreeMap<String, Running>) -> Option<String> {
+    for (name, service) in services {
+        let ask = async {
+            let mut client = ModelClient::new(direct::channel(&service.socket).await.ok()?);
+            let refused = client.describe(v1::DescribeRequest {}).await.err()?;
+            percent(refused.message()).map(|_| format!("{name}: {}", refused.message()))
+        };
+        if let Ok(Some(told)) = tokio::time::timeout(ANSWER_MAX, ask).await {
+            return Some(told);
+        }
+    }
+    None
 }
 
 fn told(ready: &Ready) -> String {

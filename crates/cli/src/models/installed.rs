@@ -1,38 +1,121 @@
-//! A model in the home: its file, and `model.json` beside it that says what it is.
+//! A model in the home: its files, and `model.json` beside them that says what they are.
 
 use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entry, RECORD, check_file_name};
 use crate::digest;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::home::{Home, write_atomically};
 use crate::terminal::Terminal;
 
-const RECORD: &str = "model.json";
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// An installed model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Record")]
 pub struct Installed {
     /// What requests call it.
     pub name: String,
-    /// Its file in its directory.
-    pub file: String,
-    /// The file's length.
-    pub bytes: u64,
-    /// The file's digest, lower-case hex.
-    pub sha256: String,
+    /// The service that loads it.
+    pub capability: String,
+    /// What the service must know of it; empty = its files say.
+    pub architecture: String,
+    /// What it can do.
+    pub tasks: Vec<String>,
+    /// Its files, the weights first; never empty.
+    pub files: Vec<InstalledFile>,
     /// SPDX name of its licence.
     pub license: String,
-    /// The digest was known before the file came.
+    /// The digests were known before the files came.
     pub pinned: bool,
 }
 
+/// One file of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstalledFile {
+    /// Its name in the model's directory.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its digest, lower-case hex.
+    pub sha256: String,
+}
+
+/// A file that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Where.
+    pub path: PathBuf,
+    /// The digest that it should have.
+    pub expected: String,
+    /// The digest that it has.
+    pub found: String,
+}
+
+/// The record as it is on disk: of this version, or of the one before with its one file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    name: String,
+    #[serde(default)]
+    capability: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    tasks: Vec<String>,
+    #[serde(default)]
+    files: Vec<InstalledFile>,
+    license: String,
+    pinned: bool,
+    file: Option<String>,
+    bytes: Option<u64>,
+    sha256: Option<String>,
+}
+
+impl From<Record> for Installed {
+    fn from(record: Record) -> Self {
+        let mut files = record.files;
+        if let (Some(file), Some(bytes), Some(sha256)) = (record.file, record.bytes, record.sha256)
+        {
+            files.push(InstalledFile { file, bytes, sha256 });
+        }
+        let is_old = record.capability.is_empty();
+        Self {
+            name: record.name,
+            capability: if is_old { "llm".to_owned() } else { record.capability },
+            architecture: record.architecture,
+            tasks: record.tasks,
+            files,
+            license: record.license,
+            pinned: record.pinned,
+        }
+    }
+}
+
 impl Installed {
+    /// What the catalogue's entry is, once it is installed.
+    #[must_use]
+    pub fn of_entry(entry: &Entry) -> Self {
+        let file = |file: &crate::catalog::ModelFile| InstalledFile {
+            file: file.to.clone(),
+            bytes: file.bytes,
+            sha256: file.sha256.clone(),
+        };
+        Self {
+            name: entry.name.clone(),
+            capability: entry.capability.clone(),
+            architecture: entry.architecture.clone(),
+            tasks: entry.tasks.clone(),
+            files: entry.files.iter().map(file).collect(),
+            license: entry.license.clone(),
+            pinned: true,
+        }
+    }
+
     /// The model of that name, if it is installed.
     ///
     /// # Errors
@@ -53,44 +136,35 @@ impl Installed {
         }
         let text = fs::read(&path).map_err(|error| Failure::file("read", &path, error))?;
         let model: Self = serde_json::from_slice(&text).map_err(|error| wrong().because(error))?;
-        let is_plain = !model.file.contains('/') && !model.file.starts_with('.');
-        if model.name != name || !is_plain {
+        let is_plain = model.files.iter().all(|file| check_file_name(&file.file).is_ok());
+        if model.name != name || !is_plain || model.files.is_empty() {
             return Err(wrong());
         }
         Ok(Some(model))
     }
 
-    /// The model of that name: as recorded, or as the catalogue describes the file that lies there
-    /// (put there by hand or by an image). Its digest is not checked here.
+    /// The model of that name: as the catalogue describes it where it lists it, else as recorded.
+    /// None when one of its files is not there. Digests are not checked here.
     ///
     /// # Errors
     /// When its record cannot be read.
     pub fn find(home: &Home, catalog: &Catalog, name: &str) -> Outcome<Option<Self>> {
-        let entry = catalog.get(name);
-        if let Some(mut there) = Self::read(home, name)? {
-            if let Some(entry) = entry {
-                // The catalogue of this version has the last word on what the model must be.
-                there.sha256.clone_from(&entry.sha256);
-            }
-            return Ok(Some(there).filter(|there| there.path(home).is_file()));
-        }
-        let Some(entry) = entry else { return Ok(None) };
-        let there = Self {
-            name: entry.name.clone(),
-            file: entry.file.clone(),
-            bytes: entry.bytes,
-            sha256: entry.sha256.clone(),
-            license: entry.license.clone(),
-            pinned: true,
+        // The catalogue of this version has the last word on what the model must be.
+        let there = match catalog.get(name) {
+            Some(entry) => Some(Self::of_entry(entry)),
+            None => Self::read(home, name)?,
         };
-        Ok(Some(there).filter(|there| there.path(home).is_file()))
+        let is_there =
+            |model: &Self| model.files.iter().all(|file| model.file(home, file).is_file());
+        Ok(there.filter(is_there))
     }
 
-    /// Every installed model, by name.
+    /// Every installed model, by name: those with a record, and those of the catalogue whose files
+    /// lie there (put there by hand or by an image).
     ///
     /// # Errors
     /// When the directory or a record cannot be read.
-    pub fn all(home: &Home) -> Outcome<Vec<Self>> {
+    pub fn all(home: &Home, catalog: &Catalog) -> Outcome<Vec<Self>> {
         let folder = home.models();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -104,7 +178,7 @@ impl Installed {
         names.sort();
         let mut models = Vec::new();
         for name in names {
-            models.extend(Self::read(home, &name)?);
+            models.extend(Self::find(home, catalog, &name)?);
         }
         Ok(models)
     }
@@ -114,26 +188,89 @@ impl Installed {
     /// # Errors
     /// When it cannot be written.
     pub fn record(&self, home: &Home) -> Outcome<()> {
-        let path = home.models().join(&self.name).join(RECORD);
+        let path = self.folder(home).join(RECORD);
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Failure::new(Exit::Failed, "cannot encode JSON").because(error))?;
         write_atomically(&path, &text, 0o600)
     }
 
-    /// Where the file lies.
+    /// Its directory.
     #[must_use]
-    pub fn path(&self, home: &Home) -> PathBuf {
-        home.models().join(&self.name).join(&self.file)
+    pub fn folder(&self, home: &Home) -> PathBuf {
+        home.models().join(&self.name)
     }
 
-    /// Computes the file's digest, with a progress bar.
+    /// Where one of its files lies.
+    #[must_use]
+    pub fn file(&self, home: &Home, file: &InstalledFile) -> PathBuf {
+        self.folder(home).join(&file.file)
+    }
+
+    /// Where its weights lie.
+    #[must_use]
+    pub fn path(&self, home: &Home) -> PathBuf {
+        self.files.first().map_or_else(|| self.folder(home), |file| self.file(home, file))
+    }
+
+    /// Digest of its weights.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        self.files.first().map_or("", |file| &file.sha256)
+    }
+
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Computes the digests of all its files, with a progress bar. None when all are right.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn digest(&self, home: &Home, terminal: Terminal) -> Outcome<String> {
-        let bar = terminal.bytes_bar(&format!("checking {}", self.name), self.bytes);
-        let found = digest::sha256_file(&self.path(home), |read| bar.set_position(read));
+    /// When a file cannot be read.
+    pub fn damage(&self, home: &Home, terminal: Terminal) -> Outcome<Option<Damage>> {
+        let bar = terminal.bytes_bar(&format!("checking {}", self.name), self.bytes());
+        let mut before = 0;
+        for file in &self.files {
+            let path = self.file(home, file);
+            let found = digest::sha256_file(&path, |read| bar.set_position(before + read))?;
+            if found != file.sha256 {
+                bar.finish_and_clear();
+                return Ok(Some(Damage { path, expected: file.sha256.clone(), found }));
+            }
+            before += file.bytes;
+        }
         bar.finish_and_clear();
-        found
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_the_version_before_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        fs::create_dir_all(home.models().join("own")).unwrap();
+        let sha256 = "0".repeat(64);
+        let write = |text: &str| fs::write(home.models().join("own/model.json"), text).unwrap();
+        write(&format!(
+            r#"{{"name":"own","file":"a.gguf","bytes":3,"sha256":"{sha256}","license":"MIT","pinned":false}}"#
+        ));
+        let read = Installed::read(&home, "own").unwrap().unwrap();
+        assert_eq!((read.capability.as_str(), read.files.len(), read.bytes()), ("llm", 1, 3));
+        assert_eq!(read.path(&home), home.models().join("own/a.gguf"));
+        read.record(&home).unwrap();
+        assert_eq!(Installed::read(&home, "own").unwrap().unwrap(), read);
+        for wrong in ["{}", r#"{"name":"own","license":"x","pinned":true}"#, "["] {
+            write(wrong);
+            assert!(Installed::read(&home, "own").unwrap_err().message.contains("not readable"));
+        }
+        let outside =
+            r#"{"name":"own","file":"../a","bytes":3,"sha256":"","license":"x","pinned":true}"#;
+        write(outside);
+        assert!(Installed::read(&home, "own").is_err());
     }
 }

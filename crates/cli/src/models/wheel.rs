@@ -14,16 +14,16 @@ const ENTRIES_MAX: usize = 10_000;
 /// Bytes of a wheel; with it the archive's own index is bounded too.
 const WHEEL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
-/// Hands the content of the entry `inner` to `take`. The content is cut one byte after `bytes`, so
-/// that an entry that is longer than it says cannot fill the disk.
+/// Hands the content of the entry `inner` and its length to `take`. The content is cut one byte after
+/// that length, so that an entry that is longer than it says cannot fill the disk.
 ///
 /// # Errors
-/// When the file is no archive, has no such entry, or the entry's length is not `bytes`.
+/// When the file is no archive, has no such entry, or the entry is longer than `bytes_max`.
 pub(super) fn with_inner<T>(
     path: &Path,
     inner: &str,
-    bytes: u64,
-    take: impl FnOnce(&mut dyn Read) -> Outcome<T>,
+    bytes_max: u64,
+    take: impl FnOnce(&mut dyn Read, u64) -> Outcome<T>,
 ) -> Outcome<T> {
     let wrong = |why: String| {
         Failure::new(
@@ -44,10 +44,11 @@ pub(super) fn with_inner<T>(
     if !entry.is_file() {
         return Err(wrong(format!("{inner} is no file")));
     }
-    if entry.size() != bytes {
-        return Err(wrong(format!("{inner} has {} bytes, not {bytes}", entry.size())));
+    let bytes = entry.size();
+    if bytes > bytes_max {
+        return Err(wrong(format!("{inner} has {bytes} bytes, {bytes_max} at most")));
     }
-    take(&mut entry.take(bytes.saturating_add(1)))
+    take(&mut entry.take(bytes.saturating_add(1)), bytes)
 }
 
 #[cfg(test)]
@@ -69,7 +70,7 @@ mod tests {
     }
 
     fn inner(path: &Path, name: &str, bytes: u64) -> Outcome<Vec<u8>> {
-        with_inner(path, name, bytes, |source| {
+        with_inner(path, name, bytes, |source, _| {
             let mut content = Vec::new();
             source
                 .read_to_end(&mut content)
@@ -85,7 +86,7 @@ mod tests {
         wheel(&path, &[("a/model.gguf", &[7; 5000]), ("a/../../evil", b"x")]);
         assert_eq!(inner(&path, "a/model.gguf", 5000).unwrap(), vec![7; 5000]);
         let failure = inner(&path, "a/model.gguf", 4999).unwrap_err();
-        assert!(failure.message.contains("5000 bytes, not 4999"));
+        assert!(failure.message.contains("5000 bytes, 4999 at most"));
         assert!(inner(&path, "b", 1).unwrap_err().message.contains('b'));
         assert_eq!(inner(&path, "a/../../evil", 1).unwrap(), b"x", "a name is no path");
     }

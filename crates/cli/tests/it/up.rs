@@ -139,3 +139,72 @@ fn what_is_missing_or_wrong_is_told_with_a_hint_before_anything_starts() {
     assert_eq!(open.status.code(), Some(2));
     assert!(text(&open.stderr).contains("--expose"), "{}", text(&open.stderr));
 }
+
+#[test]
+fn every_service_that_can_be_started_is_with_its_models_pinned() {
+    let place = Place::new();
+    for service in ["nlp", "data-processor"] {
+        place.program(service, "exec sleep 1000");
+    }
+    let file = place.home().join("../weights.safetensors");
+    fs::write(&file, "abc").unwrap();
+    let mut import = place.command(&["models", "import", "--name", "own", "--for", "nlp"]);
+    assert!(import.arg(&file).output().unwrap().status.success());
+
+    let mut up = place.up(&["--llm-instances", "2"]).spawn().unwrap();
+    let names = ["llm", "llm-2", "nlp", "data-processor", "orchestrator"];
+    let all = |state: &Value| {
+        state["ready"] == true && names.iter().all(|name| child_pid(state, name).is_some())
+    };
+    let state = place.state("all five", all);
+    assert_eq!(state["services"]["nlp"]["models"][0], "own");
+    let config = |name: &str| -> toml::Table {
+        let path = place.home().join(format!("run/{name}.toml"));
+        fs::read_to_string(path).unwrap().parse().unwrap()
+    };
+    let nlp = config("nlp");
+    let digest = nlp["model"][0]["sha256"]["model.safetensors"].as_str().unwrap();
+    assert!(digest.starts_with("ba7816bf"), "{nlp}");
+    let door = config("orchestrator");
+    assert_eq!(door["services"]["llm"].as_array().unwrap().len(), 2);
+    assert!(door["services"]["nlp"][0].as_str().unwrap().ends_with("/run/nlp/nlp.sock"));
+    let data = door["services"]["data"][0].as_str().unwrap();
+    assert!(data.ends_with("/run/data-processor/data-processor.sock"), "{data}");
+    assert!(door["services"].get("vision").is_none());
+    assert!(config("data-processor")["files"]["blobs"].as_str().unwrap().ends_with("/files/blobs"));
+    // What is served is not removed.
+    let removed = place.run(&["models", "remove", "own"]);
+    assert!(text(&removed.stderr).contains("is being served"), "{}", text(&removed.stderr));
+
+    let nlp = child_pid(&state, "nlp").unwrap();
+    signal(nlp, "KILL");
+    place.state("a new nlp", |state| all(state) && child_pid(state, "nlp") != Some(nlp));
+    assert!(place.run(&["down"]).status.success());
+    assert!(up.wait().unwrap().success());
+    for name in names {
+        assert!(!is_alive(child_pid(&state, name).unwrap()), "{name}");
+    }
+
+    let mut up = place.up(&["--services", "nlp"]).spawn().unwrap();
+    let state = place
+        .state("nlp alone", |state| state["ready"] == true && child_pid(state, "nlp").is_some());
+    assert!(child_pid(&state, "llm").is_none() && child_pid(&state, "orchestrator").is_some());
+    assert!(place.run(&["down"]).status.success());
+    assert!(up.wait().unwrap().success());
+}
+
+#[test]
+fn a_service_that_was_asked_for_and_cannot_be_started_is_told() {
+    let place = Place::new();
+    let check = |flags: &[&str], code: i32, part: &str| {
+        let up = place.up(flags).output().unwrap();
+        let said = text(&up.stderr);
+        assert_eq!(up.status.code(), Some(code), "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    check(&["--services", "vision"], 1, "there is no ai-semble-vision");
+    place.program("vision", "exec sleep 1000");
+    check(&["--services", "vision"], 1, "no model for vision is installed");
+    check(&["--services", "speech"], 2, "known services are llm, nlp, vision, data-processor");
+    check(&["--llm-instances", "99"], 2, "1 to 16");
+}
