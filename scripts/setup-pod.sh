@@ -261,7 +261,7 @@ install_model() {
         return
     fi
     if [ -z "$model" ]; then
-        model=$(aisemble --json models list | jq -r '.catalog[] | select(.default) | .name')
+        model=$(aisemble --json models list | jq -r '.catalog[] | select(.default and .capability == "llm") | .name')
     fi
     if [ ! -e "$home/models/$model/model.json" ]; then
         change "install the model $model" aisemble "${arguments[@]}"
@@ -320,8 +320,8 @@ install_config() {
         say "would: write $config/orchestrator.toml and $config/llm/$model.toml"
         return
     fi
-    file=$(of_model .file)
-    sha256=$(of_model .sha256)
+    file=$(of_model ".files[0].file")
+    sha256=$(of_model ".files[0].sha256")
     sed -e "s|^name = .*|name = \"$model\"|" -e "s|^path = \"/models/.*|path = \"/models/$file\"|" \
         -e "s|^sha256 = .*|sha256 = \"$sha256\"|" "$root/configs/production/llm.toml" |
         place_text "$config/llm/$model.toml" 644
