@@ -13,6 +13,21 @@ denials() {
 # What was denied, short: {permission} class of type.
 denied() { denials | sed -e 's/.*denied  //' -e 's/ for .*scontext=[^:]*:[^:]*:/ /' -e 's/ tcontext=[^:]*:[^:]*:/ -> /' -e 's/ permissive=.*//' | sort | uniq -c | sort -rn; }
 
+# As on the host tier, with the patience that emulation needs: the job is asked about until it ends.
+complete() {
+    as_user bash -c 'key=$(cat ~/.local/share/ai-semble/client-key)
+        ask() { curl --silent --max-time 60 -H "Authorization: Bearer $key" "$@"; }
+        id=$(ask -H "Content-Type: application/json" -d "{\"prompt\": \"The capital of France is\", \"max_tokens\": 4}" \
+            http://127.0.0.1:8080/ai/llm/completion | jq -r .id)
+        for _ in $(seq 600); do
+            state=$(ask "http://127.0.0.1:8080/jobs/$id" | jq -r .state)
+            case $state in succeeded) break ;; failed | cancelled | expired) echo "$state"; exit ;; esac
+            sleep 1
+        done
+        ask "http://127.0.0.1:8080/jobs/$id/result" -w "\n%{http_code}"' >"$work/answer" 2>&1 || true
+    tail -n 1 "$work/answer"
+}
+
 vm_deploy() {
     expect 46a 'getenforce; Landlock and SELinux in the kernel' 'Enforcing landlock selinux' \
         "$(as_root getenforce) $(as_root cat /sys/kernel/security/lsm | tr ',' '\n' | grep -x -e landlock -e selinux | paste -sd' ')"
@@ -66,7 +81,7 @@ as_type() { # SERVICE_TYPE LEVEL ARGUMENTS OF THE PROBE...
     as_user podman run --rm --pull=never --network=host --user=0 --security-opt=seccomp=unconfined \
         --security-opt="label=type:$type" --security-opt="label=level:$level" \
         --security-opt=label=filetype:ai_semble_image_t \
-        --volume=/run/user/1000/ai-semble:/sockets --volume=/home/clinic/objects:/objects \
+        --volume="/run/user/1000/ai-semble/llm-$model:/socket" --volume=/home/clinic/objects:/objects \
         localhost/ai-semble-sandbox-probe:current --stage 0 "$@"
 }
 
@@ -80,7 +95,7 @@ refused() { # SERVICE LEVEL ARGUMENTS...
 }
 
 vm_check_refusals() {
-    local socket=/sockets/llm-$model/llm.sock type
+    local socket=/socket/llm.sock type
     as_user podman build --quiet --pull=never --network=none --layers=false --target from-host \
         --file ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
         --build-arg SERVICE_UID=10009 --build-arg VERSION=test --build-arg REVISION=test \
@@ -88,7 +103,7 @@ vm_check_refusals() {
     # Files of each kind that everybody may read and write, as far as modes go.
     as_user bash -c 'mkdir -p objects && cd objects && for type in model config data files exchange llm_run nlp_run vision_run; do
             echo x >$type; chmod 666 $type; chcon -t ai_semble_${type}_t $type; done
-        chcon -l s0:c902 vision_run; echo x >home; chmod 666 home; chmod 711 /home/clinic'
+        chcon -l s0:c902 vision_run; echo x >home; chmod 666 home; chcon -t ai_semble_image_t .'
     as_root bash -c "chmod 755 /run/user/1000/ai-semble/llm-$model; chmod 666 /run/user/1000/ai-semble/llm-$model/llm.sock"
 
     # Controls: the same process may do what its type allows.
@@ -103,18 +118,19 @@ vm_check_refusals() {
     expect 46d "as llm, with the level of vision: connect to llm's socket" 'EACCES; .*ai_semble_llm_t:s0:c902 -> ai_semble_llm_run_t:s0:c901.*' \
         "$(refused llm s0:c902 try "unix-connect=$socket")"
     expect 46d 'as llm: read jobs, files, exchange, the folder of vision, a file of the home' \
-        'EACCES; ({ read( open)? } ai_semble_llm_t:s0:c901 -> (ai_semble_(data|files|exchange|vision_run)|user_home)_t:s0[^ ]* tclass=file ?){5}' \
+        'EACCES; ([{] read( open)? [}] ai_semble_llm_t:s0:c901 -> (ai_semble_(data|files|exchange|vision_run)|user_home)_t:s0[^ ]* tclass=file ?){5}' \
         "$(refused llm s0:c901 try read=/objects/data read=/objects/files read=/objects/exchange read=/objects/vision_run read=/objects/home)"
     expect 46d 'as llm: write a model, settings' \
-        'EACCES; ({ write( open)? } ai_semble_llm_t:s0:c901 -> ai_semble_(model|config)_t:s0 tclass=file ?){2}' \
+        'EACCES; ([{] write( open)? [}] ai_semble_llm_t:s0:c901 -> ai_semble_(model|config)_t:s0 tclass=file ?){2}' \
         "$(refused llm s0:c901 try write=/objects/model write=/objects/config)"
-    expect 46d 'as orchestrator: read a model' 'EACCES; { read( open)? } ai_semble_orchestrator_t:s0:c901.c904 -> ai_semble_model_t:s0 tclass=file' \
+    expect 46d 'as orchestrator: read a model' 'EACCES; [{] read( open)? [}] ai_semble_orchestrator_t:s0:c901.c904 -> ai_semble_model_t:s0 tclass=file' \
         "$(refused orchestrator s0:c901.c904 try read=/objects/model)"
-    expect 46d 'as data processor: write a file of a tenant' 'EACCES; { write( open)? } ai_semble_data_processor_t:s0:c904 -> ai_semble_files_t:s0 tclass=file' \
+    expect 46d 'as data processor: write a file of a tenant' 'EACCES; [{] write( open)? [}] ai_semble_data_processor_t:s0:c904 -> ai_semble_files_t:s0 tclass=file' \
         "$(refused data_processor s0:c904 try write=/objects/files)"
     for type in llm:c901 orchestrator:c901.c904 data_processor:c904; do
-        expect 46d "as ${type%:*}: sockets of INET INET6 NETLINK PACKET, without seccomp" 'EACCES.*tcp_socket.*|EACCES.*rawip_socket.*' \
-            "$(refused "${type%:*}" "s0:${type#*:}" try socket)"
+        expect 46d "as ${type%:*}, without seccomp and on the host's network: an internet socket" \
+            "entity not found; [{] create [}] ai_semble_${type%:*}_t:s0:${type#*:} .* tclass=tcp_socket" \
+            "$(refused "${type%:*}" "s0:${type#*:}" try tcp-connect=8080)"
     done
     as_user podman image rm --force localhost/ai-semble-sandbox-probe:current >/dev/null 2>&1 || true
 }
@@ -127,7 +143,7 @@ vm_check_limits() {
     for container in "${members[@]}"; do
         group=$(as_root dirname "$(group_of "$container")")
         expect 32 "memory.max memory.swap.max pids.max of ${container:0:24}" '[0-9]+ 0 [0-9]+' \
-            "$(as_root bash -c "for f in memory.max memory.swap.max pids.max; do cat \$(find $group -maxdepth 0)/\$f; done" | paste -sd' ')"
+            "$(as_root bash -c "cd $group; cat memory.max memory.swap.max pids.max" | paste -sd' ')"
     done
     group=$(group_of "$llm")
     before=$(pid_of ai-semble-orchestrator)
