@@ -2,6 +2,8 @@
 //! Everything is checked, compiled and opened first; then it is refused, from the mildest to the
 //! strictest. It knows no single rule: those are the policy's.
 
+mod needed;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
@@ -61,6 +63,7 @@ pub fn confine(policy: &Policy, paths: &Paths) -> Result<Confined, SandboxError>
     if let Some(state) = STATE.get() {
         return Err(SandboxError::AlreadyConfined { policy: state.policy.name().to_owned() });
     }
+    needed::require(policy)?;
     let status = process::open_status()?;
     let threads = process::read_status(&status)?.threads;
     if threads != 1 {

@@ -50,6 +50,17 @@ pub enum SandboxError {
     /// A question about the sandbox was asked before `confine`.
     #[error("this process is not confined")]
     NotConfined,
+    /// A container's seccomp profile, or the kernel, lacks calls that the policy allows.
+    #[error(
+        "the seccomp profile around this process, or the kernel, refuses {calls}, which policy \
+         `{policy}` needs"
+    )]
+    CallsRefused {
+        /// The policy's name.
+        policy: String,
+        /// The calls, each in backticks.
+        calls: String,
+    },
     /// The kernel has no Landlock, or it is switched off.
     #[error(
         "this kernel offers no Landlock ({detail}): ai-semble needs Linux 6.7 or later with \

@@ -1,6 +1,6 @@
-//! Kernels with less Landlock than this one, as a child process sees them: a filter that the test
-//! puts on the child before it becomes the probe answers the child's first Landlock call. The
-//! product has no switch for this.
+//! Kernels with less Landlock than this one, and profiles with fewer calls, as a child process sees
+//! them: a filter that the test puts on the child before it becomes the probe answers the child's
+//! call. The product has no switch for this.
 #![expect(unsafe_code, reason = "filters of a child are installed between fork and exec")]
 
 use std::io;
@@ -15,7 +15,13 @@ use crate::probe;
 
 /// Runs the probe where `landlock_create_ruleset` fails with `errno`.
 pub(crate) fn without_landlock(arguments: &str, errno: i32) -> Output {
-    let rules = [(libc::SYS_landlock_create_ruleset, Vec::new())].into_iter().collect();
+    without_call(arguments, libc::SYS_landlock_create_ruleset, errno).unwrap()
+}
+
+/// Runs the probe where the call of this number fails with `errno`, as under a container's profile
+/// that lacks it; an error when not even the program can be started there.
+pub(crate) fn without_call(arguments: &str, number: i64, errno: i32) -> io::Result<Output> {
+    let rules = [(number, Vec::new())].into_iter().collect();
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
@@ -25,7 +31,7 @@ pub(crate) fn without_landlock(arguments: &str, errno: i32) -> Output {
     unsafe {
         command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other));
     }
-    command.output().unwrap()
+    command.output()
 }
 
 /// Where the child keeps the listener of its filter.

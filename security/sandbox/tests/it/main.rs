@@ -10,6 +10,8 @@ mod files;
 #[cfg(test)]
 mod kernels;
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod rules;

@@ -4,8 +4,10 @@
 
 mod deed;
 mod options;
+mod usage;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -23,6 +25,8 @@ const EXIT_AGREES: u8 = 0;
 const EXIT_DISAGREES: u8 = 1;
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
+/// A file that was given cannot be read.
+const EXIT_UNREADABLE: u8 = 4;
 /// The sandbox could not be put in force; nothing was tried.
 const EXIT_REFUSED: u8 = 3;
 
@@ -38,12 +42,35 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if let Command::Usage(trace) = &options.command {
+        return print_usage(&options.policy, trace);
+    }
     match run(&options) {
         Ok(true) => ExitCode::from(EXIT_AGREES),
         Ok(false) => ExitCode::from(EXIT_DISAGREES),
         Err(error) => {
             print_error(&full_text(&error));
             ExitCode::from(EXIT_REFUSED)
+        }
+    }
+}
+
+fn print_usage(policy: &str, trace: &Path) -> ExitCode {
+    let policy = match Policy::named(policy) {
+        Ok(policy) => policy,
+        Err(error) => {
+            print_error(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match usage::report(&policy, trace) {
+        Ok(report) => {
+            print(&pretty(&report));
+            ExitCode::from(EXIT_AGREES)
+        }
+        Err(error) => {
+            print_error(&format!("{}: {error}", trace.display()));
+            ExitCode::from(EXIT_UNREADABLE)
         }
     }
 }
@@ -152,7 +179,8 @@ impl Work {
                 deeds: Vec::new(),
                 self_check: options.stage > 0 && options.command == Command::All,
             },
-            Command::SelfCheck => {
+            // A trace is read, nothing is tried.
+            Command::SelfCheck | Command::Usage(_) => {
                 Self { attempts: Vec::new(), deeds: Vec::new(), self_check: true }
             }
             Command::Try { syscalls, deeds } => Self {

@@ -19,6 +19,8 @@ Commands:
   try WHAT...      Only these: system calls by name, or deeds (below)
   self-check       What a running service answers to `SelfCheck`
   list             What `all` would do, without doing it
+  usage TRACE      Which rules of the policy a run of the service used after lock-down, and which
+                   never: TRACE is what `strace -f -e raw=all -o TRACE SERVICE` wrote
 
 Options:
   --policy NAME    llm (default) or orchestrator
@@ -47,6 +49,7 @@ pub(crate) enum Command {
     All,
     List,
     SelfCheck,
+    Usage(PathBuf),
     Try { syscalls: Vec<String>, deeds: Vec<Deed> },
 }
 
@@ -119,6 +122,8 @@ fn command(words: &[String]) -> Result<Command, String> {
         ("all", []) => Ok(Command::All),
         ("list", []) => Ok(Command::List),
         ("self-check", []) => Ok(Command::SelfCheck),
+        ("usage", [trace]) => Ok(Command::Usage(PathBuf::from(trace))),
+        ("usage", _) => Err("`usage` needs one trace".to_owned()),
         ("try", []) => Err("`try` needs at least one system call or deed".to_owned()),
         ("try", tries) => {
             let (mut calls, mut deeds) = (Vec::new(), Vec::new());
