@@ -206,6 +206,15 @@ impl Client {
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
+        self.answered(call, request).await
+    }
+
+    /// Sends it; an answer that is an error becomes one.
+    async fn answered(
+        &self,
+        call: &Call,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ClientError> {
         let response = request.send().await.map_err(|source| self.broke(source))?;
         let status = response.status();
         if status.is_success() || call.also_fine == Some(status.as_u16()) {
@@ -223,6 +232,30 @@ impl Client {
         let deadline = self.config.deadline + call.patience;
         let work = async {
             let response = self.open(call).await?;
+            let status = response.status().as_u16();
+            let body = self.read(response, &call.what(), RESPONSE_BYTES_MAX).await?;
+            Ok(Answer { what: call.what(), status, body })
+        };
+        match tokio::time::timeout(deadline, work).await {
+            Ok(done) => done,
+            Err(_) => Err(ClientError::Deadline { what: call.what(), deadline }),
+        }
+    }
+
+    /// Sends a body that is made while it is sent, once, and reads the whole answer.
+    pub(crate) async fn send_stream(
+        &self,
+        call: &Call,
+        body: reqwest::Body,
+    ) -> Result<Answer, ClientError> {
+        let deadline = self.config.deadline + call.patience;
+        let work = async {
+            let url = format!("{}{}", self.config.url, call.path);
+            let mut request = self.http.request(call.method.clone(), url).body(body);
+            for (name, value) in &call.headers {
+                request = request.header(*name, value);
+            }
+            let response = self.answered(call, request).await?;
             let status = response.status().as_u16();
             let body = self.read(response, &call.what(), RESPONSE_BYTES_MAX).await?;
             Ok(Answer { what: call.what(), status, body })

@@ -211,14 +211,21 @@ fn query_string(query: &JobQuery) -> String {
         text.push(if text.is_empty() { '?' } else { '&' });
         text.push_str(name);
         text.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                    text.push(char::from(byte));
-                }
-                _ => {
-                    let _ = write!(text, "%{byte:02X}");
-                }
+        text.push_str(&escaped(&value));
+    }
+    text
+}
+
+/// The text as a part of a path or query.
+pub(crate) fn escaped(plain: &str) -> String {
+    let mut text = String::new();
+    for byte in plain.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                text.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
             }
         }
     }

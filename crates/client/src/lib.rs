@@ -7,18 +7,22 @@
 mod backoff;
 mod completion;
 mod error;
+mod files;
 mod health;
 mod http;
 mod jobs;
 mod openai;
 pub mod sse;
 mod work;
+mod workflows;
 
 pub use backoff::RetryPolicy;
 pub use completion::{CompletionEvent, CompletionEvents};
 pub use error::{ClientError, Problem};
+pub use files::Upload;
 pub use health::{CapabilityReady, Ready};
 pub use http::{Client, ClientConfig, IDLE_MAX, RESPONSE_BYTES_MAX};
 pub use jobs::{Cancelled, JobQuery, WatchEvent, WatchEvents, WatchOptions};
 pub use openai::DataEvents;
 pub use work::{WorkEvent, WorkEvents, WorkRequest};
+pub use workflows::Drawing;
