@@ -295,8 +295,8 @@ install_more_models() {
 
 # What is installed of a capability, a JSON object a line: name, architecture, license, files.
 models_of() { # CAPABILITY
-    aisemble --json models list 2>/dev/null | jq -c --arg capability "$1" '[.installed[].name] as $there
-        | .catalog[] | select(.capability == $capability and (.name | IN($there[])))'
+    aisemble --json models list 2>/dev/null |
+        jq -c --arg capability "$1" '.installed[] | select(.capability == $capability)'
 }
 
 # Language models always; the other services where there is a binary, and a model if it needs one.
@@ -350,7 +350,7 @@ install_config() {
 model_sections() {
     jq -r '"[[model]]\nname = \(.name | @json)\narchitecture = \(.architecture | @json)\npath = \("/models/" + .name | @json)",
         "license = \(.license | @json)\n[model.sha256]",
-        (.files[] | "\(.to | @json) = \(.sha256 | @json)"), ""'
+        (.files[] | "\(.file | @json) = \(.sha256 | @json)"), ""'
 }
 
 # The files of the tenants. In the pod they belong to the orchestrator and the group of all services;
@@ -439,7 +439,7 @@ instances() {
 install_keys() {
     if [ ! -e "$home/keys/keys.json" ] || [ ! -e "$home/client-key" ]; then
         change "make a first API key in $home/client-key" aisemble keys create \
-            --name 'made by setup.sh' --scope llm --scope jobs --scope metrics \
+            --name 'made by setup.sh' --scope llm --scope nlp --scope vision --scope data --scope jobs --scope metrics \
             --output "$home/client-key"
     fi
     if [ "$dry_run" = 1 ] && [ ! -e "$home/keys/keys.json" ]; then
