@@ -5,8 +5,10 @@
 mod e2e_bad_input;
 mod e2e_completion;
 mod e2e_crash;
+mod e2e_instances;
 mod e2e_isolation;
 mod e2e_model_files;
 mod layering;
 mod monitoring;
+mod pods;
 mod tidy;

@@ -2,6 +2,7 @@
 //! local stack of them. It knows the products only from outside: command line, HTTP, sockets.
 
 pub mod http;
+pub mod quadlet;
 pub mod stack;
 
 use std::path::PathBuf;

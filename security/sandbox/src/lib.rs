@@ -13,6 +13,7 @@ mod confine;
 mod error;
 mod filter;
 mod landlock_domain;
+mod narrow;
 #[cfg(test)]
 mod oci;
 pub mod policy;
@@ -23,5 +24,6 @@ pub use check::{Check, self_check};
 pub use confine::{Confined, confine};
 pub use error::SandboxError;
 pub use landlock_domain::Paths;
+pub use narrow::narrow;
 pub use policy::Policy;
 pub use report::{Report, report};

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Condition, Policy, Rule, Test};
+use crate::policy::{CHILDREN, Condition, Policy, Rule, Test};
 
 /// What the start needs beside the policies, in their own form.
 const START: &str = include_str!("../../seccomp/start.json");
@@ -72,23 +72,30 @@ fn start() -> Policy {
     Policy::parse("start", START).expect("start.json is a policy text")
 }
 
-/// The profile of one service.
+/// The profile of one service: what it does and what its children do.
 fn profile(policy: &Policy) -> Profile {
     let start = start();
     let mut syscalls = Vec::new();
     for rule in start.allowed() {
         push(rule, ALLOW, &mut syscalls, |_| Some(rule.when.clone()));
     }
-    let by_start = flattened(start.allowed());
-    for rule in policy.allowed() {
-        push(rule, ALLOW, &mut syscalls, |name| {
-            // Allowed from the start on, whatever the arguments or with these.
-            let wider = by_start.get(name).is_some_and(|known| {
-                known.iter().any(|when| when.is_empty() || *when == rule.when.as_slice())
+    let children: Vec<Policy> = CHILDREN
+        .iter()
+        .filter(|(_, service)| *service == policy.name())
+        .map(|(child, _)| Policy::named(child).expect("a child's policy is built in"))
+        .collect();
+    let mut before = vec![flattened(start.allowed())];
+    for policy in std::iter::once(policy).chain(&children) {
+        for rule in policy.allowed() {
+            push(rule, ALLOW, &mut syscalls, |name| {
+                // Allowed already, whatever the arguments or with these.
+                let mut known = before.iter().filter_map(|allowed| allowed.get(name)).flatten();
+                let wider = |when: &&[Condition]| when.is_empty() || *when == rule.when.as_slice();
+                let kept = !known.any(wider) && !rule.when.iter().any(is_own_pid);
+                kept.then(|| without_refused(&rule.when, name, policy))
             });
-            let kept = !wider && rule.when.iter().all(|condition| !is_own_pid(condition));
-            kept.then(|| without_refused(&rule.when, name, policy))
-        });
+        }
+        before.push(flattened(policy.allowed()));
     }
     let allowed: Vec<(String, Vec<Argument>)> = syscalls
         .iter()

@@ -13,6 +13,8 @@ macro_rules! constants {
 }
 
 const TABLE: &[(&str, u64)] = constants![
+    AF_INET,
+    AF_INET6,
     AF_UNIX,
     AT_REMOVEDIR,
     CLONE_CHILD_CLEARTID,
@@ -70,6 +72,7 @@ const TABLE: &[(&str, u64)] = constants![
     SOL_SOCKET,
     SO_KEEPALIVE,
     SO_LINGER,
+    SO_REUSEADDR,
     TCGETS,
     TCP_KEEPCNT,
     TCP_KEEPIDLE,

@@ -12,16 +12,30 @@ use std::path::PathBuf;
 use crate::error::SandboxError;
 
 /// The policy texts that are built in; some are only there to be included by others.
-const EMBEDDED: [(&str, &str); 5] = [
+const EMBEDDED: [(&str, &str); 11] = [
     ("confine", include_str!("../../policies/confine.json")),
     ("runtime", include_str!("../../policies/runtime.json")),
     ("llm", include_str!("../../policies/llm.json")),
     ("nlp", include_str!("../../policies/nlp.json")),
+    ("vision", include_str!("../../policies/vision.json")),
     ("orchestrator", include_str!("../../policies/orchestrator.json")),
+    ("data-processor", include_str!("../../policies/data-processor.json")),
+    ("data-processor-fork", include_str!("../../policies/data-processor-fork.json")),
+    ("data-processor-worker", include_str!("../../policies/data-processor-worker.json")),
+    ("door", include_str!("../../policies/door.json")),
+    ("door-start", include_str!("../../policies/door-start.json")),
 ];
 
 /// The policies that a process can be confined by.
-pub const NAMES: [&str; 3] = ["llm", "nlp", "orchestrator"];
+pub const NAMES: [&str; 6] = ["llm", "nlp", "vision", "orchestrator", "data-processor", "door"];
+
+/// What a service's OCI profile has beside its own policy, and whose it is: what its children add
+/// ([`crate::narrow`]), and what it does once, before it confines itself.
+pub const CHILDREN: [(&str, &str); 3] = [
+    ("data-processor-fork", "data-processor"),
+    ("data-processor-worker", "data-processor"),
+    ("door-start", "door"),
+];
 
 /// Arguments that a filter can look at.
 pub const ARGUMENTS: usize = 6;
@@ -155,12 +169,12 @@ impl Rule {
 }
 
 impl Policy {
-    /// The built-in policy of a service: one of [`NAMES`].
+    /// The built-in policy of a service: one of [`NAMES`], or of [`CHILDREN`].
     ///
     /// # Errors
     /// `UnknownPolicy` for another name.
     pub fn named(name: &str) -> Result<Self, SandboxError> {
-        let known = NAMES.contains(&name);
+        let known = NAMES.contains(&name) || CHILDREN.iter().any(|(child, _)| *child == name);
         let text = EMBEDDED.iter().find(|(embedded, _)| known && *embedded == name);
         let Some((_, text)) = text else {
             let (name, known) = (name.to_owned(), NAMES.join(", "));
