@@ -25,6 +25,12 @@ pub struct ModelObject {
 pub struct ModelDetail {
     /// `llm`, `nlp`, `vision`.
     pub capability: String,
+    /// What it does: `chat`, `embed`, ...
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Of a classifier or tagger, its labels by class index; only where one model is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// `llama`, ...
     pub family: String,
     /// As served.

@@ -4,13 +4,24 @@ use aisemble_protocol::model::{ModelDetail, ModelObject};
 use aisemble_protocol::{ApiError, ErrorCode};
 
 use super::App;
+use crate::capability::Capability;
 use crate::dispatch::Model;
 
 impl App {
-    /// Every model that a service hosts or hosted since the orchestrator started.
+    /// Every model that a service hosts or hosted since the orchestrator started, without the names
+    /// of its labels. What a data processor works with is no model.
     #[must_use]
     pub fn models(&self) -> Vec<ModelObject> {
-        self.dispatch.models().into_iter().map(object).collect()
+        let short = |mut object: ModelObject| {
+            object.detail.labels.clear();
+            object
+        };
+        self.all_models().map(short).collect()
+    }
+
+    fn all_models(&self) -> impl Iterator<Item = ModelObject> {
+        let models = self.dispatch.models().into_iter();
+        models.filter(|model| model.capability != Capability::Data).map(object)
     }
 
     /// One of them.
@@ -18,7 +29,7 @@ impl App {
     /// # Errors
     /// `not_found`, naming those there are.
     pub fn model(&self, id: &str) -> Result<ModelObject, ApiError> {
-        let mut models = self.models();
+        let mut models: Vec<_> = self.all_models().collect();
         if let Some(at) = models.iter().position(|model| model.id == id) {
             return Ok(models.swap_remove(at));
         }
@@ -38,6 +49,8 @@ fn object(model: Model) -> ModelObject {
         owned_by: "ai-semble".to_owned(),
         detail: ModelDetail {
             capability: capability.as_str().to_owned(),
+            tasks: info.tasks,
+            labels: info.labels,
             family: info.family,
             quantization: info.quantization,
             sha256: info.sha256,

@@ -66,7 +66,7 @@ impl Progress {
         // The recorded events of a completion are its tokens, which come faster by the reader.
         let recorded = match view.kind.as_str() {
             Completion::KIND => stream::empty().boxed(),
-            _ => app.jobs.events(view.id, view.event_seq).boxed(),
+            _ => app.jobs.events(view.id, view.event_seq).fuse().boxed(),
         };
         let ready = VecDeque::from([Update::Job(view.clone())]);
         Self { app, reader, view, end, recorded, ready, over: false }

@@ -26,9 +26,6 @@ const LOOK_NOT_READY: Duration = Duration::from_millis(250);
 /// How long an answer may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Calls that a service without models works on at the same time, if it does not say.
-const ROWS_UNSAID: u64 = 1;
-
 /// Who wants to send a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -271,14 +268,9 @@ impl View {
     /// Calls that it works on, and calls that it queues. A service's models share them.
     fn room(&self) -> (u64, u64) {
         let limits = self.described.as_ref().and_then(|described| described.models.first()?.limits);
-        match (limits, &self.stats) {
-            (Some(limits), _) => {
-                (limits.batch_rows_max.max(1).into(), limits.queue_depth_max.into())
-            }
-            // A service without models says in its figures what it takes.
-            (None, Some((stats, _))) => (ROWS_UNSAID, stats.queue_depth_max.into()),
-            (None, None) => (ROWS_UNSAID, 0),
-        }
+        limits.map_or((0, 0), |limits| {
+            (limits.batch_rows_max.max(1).into(), limits.queue_depth_max.into())
+        })
     }
 
     fn note_stats(&mut self, stats: v1::StatsResponse) {

@@ -4,6 +4,7 @@
 //! It must not know HTTP, keys or the job store.
 
 mod affinity;
+mod catalog;
 mod clients;
 mod flow;
 mod generation;

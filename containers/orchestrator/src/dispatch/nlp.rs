@@ -10,7 +10,7 @@ use crate::capability::Capability;
 /// What a model that finds entities has among its tasks.
 const ENTITIES: &str = "entities";
 /// What a model that makes sparse embeddings has among its tasks.
-const SPARSE: &str = "sparse";
+const SPARSE: &str = "embed_sparse";
 
 impl Dispatch {
     /// The model that does the task: the one it names, or the first one that does such tasks; none

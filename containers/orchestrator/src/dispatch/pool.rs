@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::affinity::Prefix;
 use super::instances::{Class, Instance, Permit};
 use super::rate::Rate;
-use super::{Model, Readiness};
+use super::{Model, Readiness, catalog};
 use crate::capability::Capability;
 use crate::metrics::SampledInstance;
 
@@ -150,7 +150,10 @@ impl Pool {
             }
             (_, task) => {
                 let (task, there) = (task.unwrap_or_default(), list(models.iter()));
-                let message = format!("no loaded model does {task}; loaded is {there}");
+                let mut message = format!("no loaded model does {task}; loaded is {there}");
+                if let Some(models) = catalog::models_for(self.capability, task) {
+                    message.push_str(&format!("; {models} would"));
+                }
                 Err(ApiError::new(ErrorCode::Unprocessable, message).with_param("model"))
             }
         }

@@ -26,6 +26,10 @@ async fn only_what_is_configured_is_ready_and_the_rest_says_that_it_is_not_there
     let listed: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| &m["id"]).collect();
     assert_eq!(listed, ["mini", "splade", "tagger"]);
     assert_eq!(models["data"][0]["capability"], "nlp");
+    assert_eq!(models["data"][0]["tasks"], json!(["embed", "classify"]));
+    assert_eq!(models["data"][0].get("labels"), None);
+    let shown = stack.admin.get("/v1/models/mini").await.json;
+    assert_eq!(shown["labels"], json!(["good"]));
     let page = stack.admin.get("/metrics").await.text;
     assert!(page.contains("aisemble_queue_depth{capability=\"data\"} 0\n"), "{page}");
     assert!(!page.contains("capability=\"llm\""), "{page}");

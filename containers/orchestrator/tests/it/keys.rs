@@ -14,7 +14,8 @@ fn concrete(path: &str) -> String {
 #[tokio::test]
 async fn every_route_but_two_needs_a_key_and_its_scope() {
     let stack = Stack::start().await;
-    let (none, wrong) = (stack.stranger(), stack.client(&[Scope::Vision]));
+    let none = stack.stranger();
+    let (seeing, scraping) = (stack.client(&[Scope::Vision]), stack.client(&[Scope::Metrics]));
     let mut open = Vec::new();
     for (method, path, access) in access_table() {
         let what = format!("{method} {path}");
@@ -23,7 +24,8 @@ async fn every_route_but_two_needs_a_key_and_its_scope() {
             let (client, method, path) = (client.clone(), method.clone(), concrete(path));
             async move { client.ask(method, &path, &[], Vec::new()).await }
         };
-        let (stranger, scopeless) = (ask(&none).await, ask(&wrong).await);
+        let wrong = if access == Access::Key(Scope::Vision) { &scraping } else { &seeing };
+        let (stranger, scopeless) = (ask(&none).await, ask(wrong).await);
         match access {
             Access::Open => {
                 open.push(path);

@@ -251,9 +251,10 @@ async fn a_completion_is_redacted_before_anybody_sees_it() {
         json!({"prompt": "count", "seed": 2, "stream": true, "redact": {"rules": ["email"]}});
     let events = stack.admin.post_events("/ai/llm/completion", &[], &body).await.rest().await;
     let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
-    assert_eq!(names, ["job", "result"], "no token is shown");
+    assert_eq!(names, ["job", "token", "result"], "the text comes as a whole");
     let result = events.last().unwrap().json();
     let text = result["text"].as_str().unwrap();
+    assert_eq!(events[1].json()["text"], text);
     assert!(text.contains("[WORD]0") && !text.contains("two"), "{text}");
     assert_eq!(result["redactions"][0]["label"], "WORD");
     let id = result["job_id"].as_str().unwrap();

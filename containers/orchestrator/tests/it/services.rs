@@ -60,7 +60,7 @@ impl Peer {
     pub(crate) async fn nlp(path: &Path) -> Self {
         let models: [(_, &[_]); 3] = [
             ("mini", &["embed", "classify"]),
-            ("splade", &["sparse", "rerank"]),
+            ("splade", &["embed_sparse", "rerank"]),
             ("tagger", &["entities"]),
         ];
         let state = Self::state("nlp", &models);
@@ -79,7 +79,7 @@ impl Peer {
 
     /// A data processor.
     pub(crate) async fn data(path: &Path) -> Self {
-        let state = Self::state("data-processor", &[]);
+        let state = Self::state("data-processor", &[("polars", &["process"])]);
         let service = DataServer::new(Service(Arc::clone(&state)));
         Self::serve(path, state, |routes| routes.add_service(service)).await
     }
@@ -354,6 +354,7 @@ impl Model for Service {
             license: "Apache-2.0".to_owned(),
             device: "cpu".to_owned(),
             tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
+            labels: vec!["good".to_owned()],
             limits: Some(limits),
             ..v1::ModelInfo::default()
         };

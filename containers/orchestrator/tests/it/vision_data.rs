@@ -93,7 +93,7 @@ async fn each_wrong_request_for_pictures_is_answered_with_what_is_wrong() {
     let broken = json!({"images": [{"data": CAT}, {"data": "YnJva2Vu"}], "tasks": ["embed"]});
     check(broken, 400, invalid, "images[1] is no picture").await;
     let caption = json!({"images": image(), "tasks": ["caption"]});
-    check(caption, 422, "unprocessable", "no loaded model does caption").await;
+    check(caption, 422, "unprocessable", "a BLIP model would").await;
     let model = json!({"images": image(), "tasks": ["embed"], "model": "nose"});
     check(model, 404, "not_found", "there is eyes").await;
     let large = json!({"images": [{"data": "A".repeat(16_000_000)}], "tasks": ["embed"]});
