@@ -12,11 +12,13 @@ use aisemble_kernels::{
 };
 use half::f16;
 
-const FORMATS: [BlockFormat; 6] = [
+const FORMATS: [BlockFormat; 8] = [
     BlockFormat::Q4_1,
     BlockFormat::Q8_0,
     BlockFormat::Q4_0,
     BlockFormat::Q4K,
+    BlockFormat::Q5_0,
+    BlockFormat::Q5K,
     BlockFormat::Q6K,
     BlockFormat::Bf16,
 ];

@@ -14,24 +14,33 @@ pub enum BlockFormat {
     Q4_0,
     /// 32 values of 4 bits, a scale and a minimum.
     Q4_1,
+    /// 32 values of 5 bits, one scale.
+    Q5_0,
+    /// 32 values of 5 bits, a scale and a minimum.
+    Q5_1,
     /// 32 values of 8 bits, one scale.
     Q8_0,
     /// 256 values of 4 bits, a scale and a minimum for each 32.
     Q4K,
+    /// 256 values of 5 bits, a scale and a minimum for each 32.
+    Q5K,
     /// 256 values of 6 bits, a scale for each 16.
     Q6K,
 }
 
 impl BlockFormat {
     /// Every format.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
         Self::Q4_0,
         Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
         Self::Q8_0,
         Self::Q4K,
+        Self::Q5K,
         Self::Q6K,
     ];
 
@@ -40,8 +49,8 @@ impl BlockFormat {
     pub const fn block_values(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q6K => 256,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -53,8 +62,11 @@ impl BlockFormat {
             Self::F16 | Self::Bf16 => 2,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q8_0 => 34,
             Self::Q4K => 144,
+            Self::Q5K => 176,
             Self::Q6K => 210,
         }
     }
@@ -64,7 +76,8 @@ impl BlockFormat {
     pub const fn is_quantised(self) -> bool {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => false,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 | Self::Q4K | Self::Q6K => true,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => true,
+            Self::Q4K | Self::Q5K | Self::Q6K => true,
         }
     }
 

@@ -36,8 +36,11 @@ impl TileLayout {
             BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => cols,
             BlockFormat::Q4_0
             | BlockFormat::Q4_1
+            | BlockFormat::Q5_0
+            | BlockFormat::Q5_1
             | BlockFormat::Q8_0
             | BlockFormat::Q4K
+            | BlockFormat::Q5K
             | BlockFormat::Q6K => cols / 32,
         };
         // For a step: bytes of scales and of quants; for 256 values: bytes of their own scales.
@@ -46,8 +49,11 @@ impl TileLayout {
             BlockFormat::F16 | BlockFormat::Bf16 => (0, 0, TILE_ROWS * 2),
             BlockFormat::Q4_0 => (TILE_ROWS * 2, 0, TILE_ROWS * 16),
             BlockFormat::Q4_1 => (TILE_ROWS * 4, 0, TILE_ROWS * 16),
+            BlockFormat::Q5_0 => (TILE_ROWS * 2, 0, TILE_ROWS * 20),
+            BlockFormat::Q5_1 => (TILE_ROWS * 4, 0, TILE_ROWS * 20),
             BlockFormat::Q8_0 => (TILE_ROWS * 2, 0, TILE_ROWS * 32),
             BlockFormat::Q4K => (TILE_ROWS * 2, TILE_ROWS * 4, TILE_ROWS * 16),
+            BlockFormat::Q5K => (TILE_ROWS * 2, TILE_ROWS * 4, TILE_ROWS * 20),
             BlockFormat::Q6K => (TILE_ROWS * 2, TILE_ROWS * 2, TILE_ROWS * 24),
         };
         let supers_at = (steps * scales).next_multiple_of(LINE);

@@ -6,7 +6,7 @@ mod rows;
 
 use blocks::q4_1_minimum;
 pub use blocks::{QuantisedBlock, dequantise_row, quantise_block};
-pub(crate) use blocks::{q4_k_scale, q6_k_quant};
+pub(crate) use blocks::{q4_k_scale, q5_k_quant, q5_quants, q6_k_quant};
 pub(crate) use rows::rope_pairs;
 pub use rows::{attention_row, gelu, rms_norm, rope, silu, softmax};
 
@@ -14,7 +14,7 @@ use crate::format::BlockFormat;
 
 /// `out[r][n] = sum over k of x[r][k] * w[n][k]` in double precision, where `w` is dequantised
 /// exactly and, when the format is quantised, `x` is rounded to 8 bits per 32 values first. The
-/// minimum of a `Q4_1` block is multiplied with the rounded sum of the activations
+/// minimum of a `Q4_1` or `Q5_1` block is multiplied with the rounded sum of the activations
 /// ([`QuantisedBlock::sum`]), as in llama.cpp. `x` is `[m, cols]`, `bytes` holds `rows` rows as in
 /// the file; the result is `[m, rows]`.
 ///
@@ -61,7 +61,7 @@ fn quantised_dot(
     for (index, (block, weights)) in blocks.iter().zip(weights.chunks_exact(32)).enumerate() {
         let x = block.quants.map(|quant| f32::from(quant) * block.scale);
         total += dot(&x, weights);
-        if format == BlockFormat::Q4_1 {
+        if matches!(format, BlockFormat::Q4_1 | BlockFormat::Q5_1) {
             let minimum = q4_1_minimum(&row[index * format.block_bytes()..]);
             let exact: f32 = x.iter().sum();
             total += f64::from(minimum) * (f64::from(block.sum) - f64::from(exact));

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use crate::format::BlockFormat;
 use crate::packed::{TILE_ROWS, TileLayout};
-use crate::reference::{q4_k_scale, q6_k_quant};
+use crate::reference::{q4_k_scale, q5_k_quant, q5_quants, q6_k_quant};
 
 /// Bytes of a word: four inputs of one output.
 const WORD: usize = 4;
@@ -52,6 +52,37 @@ fn to_pairs(quants: [u8; 32]) -> [u8; 8] {
     })
 }
 
+/// The fifth bits of 32 quants of 5 bits as 4 bytes: byte `i` holds those of the `i`th quant of
+/// each word, the first word's lowest.
+fn to_fifths(quants: [u8; 32]) -> [u8; 4] {
+    std::array::from_fn(|i| {
+        (0..8).fold(0, |byte, word| byte | ((quants[word * 4 + i] >> 4) << word))
+    })
+}
+
+/// The inverse of [`to_nibbles`] and [`to_fifths`].
+fn from_fives(nibbles: [u8; 16], fifths: [u8; 4]) -> [u8; 32] {
+    let low = from_planes(nibbles, [0; 8]);
+    std::array::from_fn(|index| low[index] | (((fifths[index % 4] >> (index / 4)) & 1) << 4))
+}
+
+/// Writes 32 quants of 5 bits as step `step`.
+fn write_fives(
+    quants: [u8; 32],
+    layout: &TileLayout,
+    tile: &mut [u8],
+    (step, lane): (usize, usize),
+) {
+    let to = &mut tile[layout.quants_at + step * 320..][..320];
+    scatter(&to_nibbles(quants), &mut to[..256], lane);
+    scatter(&to_fifths(quants), &mut to[256..], lane);
+}
+
+/// Reads what [`write_fives`] wrote; `quants` begins with the step's.
+fn read_fives(quants: &[u8], lane: usize) -> [u8; 32] {
+    from_fives(gather(&quants[..256], lane), gather(&quants[256..320], lane))
+}
+
 /// The inverse of [`to_nibbles`] and [`to_pairs`].
 fn from_planes(nibbles: [u8; 16], pairs: [u8; 8]) -> [u8; 32] {
     std::array::from_fn(|index| {
@@ -86,12 +117,22 @@ pub(crate) fn write_row(
                 put_half(tile, index * 64 + 32, lane, &block[2..4]);
                 scatter(&block[4..], &mut tile[layout.quants_at + index * 256..][..256], lane);
             }
+            BlockFormat::Q5_0 => {
+                put_half(tile, index * 32, lane, &block[..2]);
+                write_fives(q5_quants(&block[2..]), layout, tile, (index, lane));
+            }
+            BlockFormat::Q5_1 => {
+                put_half(tile, index * 64, lane, &block[..2]);
+                put_half(tile, index * 64 + 32, lane, &block[2..4]);
+                write_fives(q5_quants(&block[4..]), layout, tile, (index, lane));
+            }
             BlockFormat::Q8_0 => {
                 put_half(tile, index * 32, lane, &block[..2]);
                 let offset: [u8; 32] = std::array::from_fn(|i| block[2 + i] ^ 0x80);
                 scatter(&offset, &mut tile[layout.quants_at + index * 512..][..512], lane);
             }
             BlockFormat::Q4K => write_q4_k(block, layout, tile, (index, lane)),
+            BlockFormat::Q5K => write_q5_k(block, layout, tile, (index, lane)),
             BlockFormat::Q6K => write_q6_k(block, layout, tile, (index, lane)),
         }
     }
@@ -109,6 +150,19 @@ fn write_q4_k(block: &[u8], layout: &TileLayout, tile: &mut [u8], (index, lane):
         let quants = std::array::from_fn(|i| (bytes[i] >> (part % 2 * 4)) & 15);
         let to = &mut tile[layout.quants_at + step * 256..][..256];
         scatter(&to_nibbles(quants), to, lane);
+    }
+}
+
+fn write_q5_k(block: &[u8], layout: &TileLayout, tile: &mut [u8], (index, lane): (usize, usize)) {
+    put_half(tile, layout.supers_at + index * 64, lane, &block[..2]);
+    put_half(tile, layout.supers_at + index * 64 + 32, lane, &block[2..4]);
+    for part in 0..8 {
+        let step = index * 8 + part;
+        let (scale, minimum) = q4_k_scale(&block[4..16], part);
+        tile[step * 32 + lane] = scale;
+        tile[step * 32 + 16 + lane] = minimum;
+        let quants = std::array::from_fn(|i| q5_k_quant(block, part * 32 + i));
+        write_fives(quants, layout, tile, (step, lane));
     }
 }
 
@@ -153,13 +207,28 @@ pub(crate) fn read_row(
                 let minimum = half_at(tile, step * 64 + 32, lane);
                 decode(out, |i| scale * f32::from(quants[i]) + minimum);
             }
+            BlockFormat::Q5_0 => {
+                let quants = read_fives(&quants[at..], lane);
+                let scale = half_at(tile, step * 32, lane);
+                decode(out, |i| scale * (f32::from(quants[i]) - 16.0));
+            }
+            BlockFormat::Q5_1 => {
+                let quants = read_fives(&quants[at..], lane);
+                let scale = half_at(tile, step * 64, lane);
+                let minimum = half_at(tile, step * 64 + 32, lane);
+                decode(out, |i| scale * f32::from(quants[i]) + minimum);
+            }
             BlockFormat::Q8_0 => {
                 let quants: [u8; 32] = gather(&quants[at..][..512], lane);
                 let scale = half_at(tile, step * 32, lane);
                 decode(out, |i| scale * f32::from((quants[i] ^ 0x80) as i8));
             }
-            BlockFormat::Q4K => {
-                let quants = from_planes(gather(&quants[at..][..256], lane), [0; 8]);
+            BlockFormat::Q4K | BlockFormat::Q5K => {
+                let quants = if format == BlockFormat::Q5K {
+                    read_fives(&quants[at..], lane)
+                } else {
+                    from_planes(gather(&quants[at..][..256], lane), [0; 8])
+                };
                 let whole = layout.supers_at + step / 8 * 64;
                 let scale = half_at(tile, whole, lane) * f32::from(tile[step * 32 + lane]);
                 let minimum =
@@ -190,6 +259,7 @@ const fn quants_bytes(format: BlockFormat) -> usize {
         BlockFormat::F32 => TILE_ROWS * 4,
         BlockFormat::F16 | BlockFormat::Bf16 => TILE_ROWS * 2,
         BlockFormat::Q4_0 | BlockFormat::Q4_1 | BlockFormat::Q4K => TILE_ROWS * 16,
+        BlockFormat::Q5_0 | BlockFormat::Q5_1 | BlockFormat::Q5K => TILE_ROWS * 20,
         BlockFormat::Q8_0 => TILE_ROWS * 32,
         BlockFormat::Q6K => TILE_ROWS * 24,
     }

@@ -22,16 +22,13 @@ pub(crate) fn format_of(kind: TensorType) -> Option<BlockFormat> {
         TensorType::Bf16 => Some(BlockFormat::Bf16),
         TensorType::Q4_0 => Some(BlockFormat::Q4_0),
         TensorType::Q4_1 => Some(BlockFormat::Q4_1),
+        TensorType::Q5_0 => Some(BlockFormat::Q5_0),
+        TensorType::Q5_1 => Some(BlockFormat::Q5_1),
         TensorType::Q8_0 => Some(BlockFormat::Q8_0),
         TensorType::Q4K => Some(BlockFormat::Q4K),
+        TensorType::Q5K => Some(BlockFormat::Q5K),
         TensorType::Q6K => Some(BlockFormat::Q6K),
-        TensorType::Q5_0
-        | TensorType::Q5_1
-        | TensorType::Q8_1
-        | TensorType::Q2K
-        | TensorType::Q3K
-        | TensorType::Q5K
-        | TensorType::Q8K => None,
+        TensorType::Q8_1 | TensorType::Q2K | TensorType::Q3K | TensorType::Q8K => None,
     }
 }
 

@@ -60,6 +60,12 @@ pub fn dequantise_row(format: BlockFormat, bytes: &[u8], out: &mut [f32]) {
             BlockFormat::Q4_1 => {
                 nibbles(half_at(block, 0), 0.0, half_at(block, 2), &block[4..], out);
             }
+            BlockFormat::Q5_0 => {
+                fives(half_at(block, 0), -16.0, 0.0, q5_quants(&block[2..]), out);
+            }
+            BlockFormat::Q5_1 => {
+                fives(half_at(block, 0), 0.0, half_at(block, 2), q5_quants(&block[4..]), out);
+            }
             BlockFormat::Q8_0 => {
                 let scale = half_at(block, 0);
                 for (value, &quant) in out.iter_mut().zip(&block[2..]) {
@@ -67,6 +73,7 @@ pub fn dequantise_row(format: BlockFormat, bytes: &[u8], out: &mut [f32]) {
                 }
             }
             BlockFormat::Q4K => q4_k(block, out),
+            BlockFormat::Q5K => q5_k(block, out),
             BlockFormat::Q6K => q6_k(block, out),
         }
     }
@@ -80,7 +87,42 @@ fn nibbles(scale: f32, offset: f32, minimum: f32, quants: &[u8], out: &mut [f32]
     }
 }
 
-/// The minimum of a `Q4_1` block.
+/// The quants (0 to 31) of 32 values: 4 bytes of fifth bits, then 16 of nibbles.
+pub(crate) fn q5_quants(bytes: &[u8]) -> [u8; 32] {
+    let fifths = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    std::array::from_fn(|index| {
+        let byte = bytes[4 + index % 16];
+        let low = if index < 16 { byte & 15 } else { byte >> 4 };
+        low | ((((fifths >> index) & 1) as u8) << 4)
+    })
+}
+
+fn fives(scale: f32, offset: f32, minimum: f32, quants: [u8; 32], out: &mut [f32]) {
+    for (value, quant) in out.iter_mut().zip(quants) {
+        *value = scale * (f32::from(quant) + offset) + minimum;
+    }
+}
+
+/// The quant (0 to 31) of value `index` of a `Q5_K` block: 32 bytes of fifth bits, a bit for each
+/// sub-block of 32 values, then nibbles as in `Q4_K`.
+pub(crate) fn q5_k_quant(block: &[u8], index: usize) -> u8 {
+    let (part, within) = (index / 32, index % 32);
+    let byte = block[48 + part / 2 * 32 + within];
+    let low = if part % 2 == 0 { byte & 15 } else { byte >> 4 };
+    low | (((block[16 + within] >> part) & 1) << 4)
+}
+
+/// Bytes: d f16, dmin f16, 12 of scales, 32 of fifth bits, 128 of nibbles.
+fn q5_k(block: &[u8], out: &mut [f32]) {
+    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
+    for (index, value) in out.iter_mut().enumerate() {
+        let (scale, minimum) = q4_k_scale(&block[4..16], index / 32);
+        let quant = f32::from(q5_k_quant(block, index));
+        *value = d * f32::from(scale) * quant - dmin * f32::from(minimum);
+    }
+}
+
+/// The minimum of a `Q4_1` or `Q5_1` block.
 pub(super) fn q4_1_minimum(block: &[u8]) -> f32 {
     half_at(block, 2)
 }

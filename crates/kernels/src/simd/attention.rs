@@ -60,6 +60,52 @@ unsafe fn load<S: Lanes, T: KvElement>(p: *const T) -> S::F {
     if T::IS_F16 { S::load_f16(p.cast()) } else { S::load(p.cast()) }
 }
 
+/// Memory that is needed soon, asked for while the scores of some tokens are computed. Blocks lie
+/// anywhere, and the processor's own prefetching ends where one ends: without this, most of the
+/// time of a long context is spent waiting at the beginnings of blocks.
+struct Ahead<T> {
+    /// The keys of the next group's runs, a line of which serves two adjacent runs.
+    keys: [*const T; 2],
+    key_stride: usize,
+    /// The values of this group's tokens: line after line.
+    values: [*const T; 2],
+    head_dim: usize,
+}
+
+/// Values of a cache line.
+const fn line<T>() -> usize {
+    64 / size_of::<T>()
+}
+
+impl<T: KvElement> Ahead<T> {
+    /// For `groups` vectors of tokens from `token`.
+    #[inline(always)]
+    unsafe fn of<S: Lanes>(chunk: &Chunk<'_, T>, token: usize, groups: usize) -> Self {
+        let runs = (groups * S::N).div_ceil(RUN);
+        let (run, end) = (token / RUN, chunk.tokens.end.div_ceil(RUN));
+        // Past the end the last run is asked for again, which costs next to nothing.
+        let at = |run: usize| run.min(end - 1);
+        let keys = [chunk.keys[at(run + runs)], chunk.keys[at(run + runs + runs / 2)]];
+        let values = [chunk.values[run], chunk.values[at(run + runs / 2)]];
+        Self { keys, key_stride: chunk.key_stride, values, head_dim: chunk.head_dim }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch<S: Lanes>(&self, dim: usize) {
+        for keys in self.keys {
+            S::prefetch(keys.wrapping_add(dim * self.key_stride).cast());
+        }
+        // Two runs of values lie behind each other: as many lines as dimensions, for half floats.
+        let lines = 2 * RUN * self.head_dim / line::<T>() / self.head_dim;
+        for values in self.values {
+            for at in 0..lines {
+                let line_at = (dim * lines + at) * line::<T>();
+                S::prefetch(values.wrapping_add(line_at).cast());
+            }
+        }
+    }
+}
+
 /// Scores of `M` vectors from `first` against `G` vectors of tokens from `token`.
 #[inline(always)]
 unsafe fn dots<S: Lanes, T: KvElement, const M: usize, const G: usize>(
@@ -75,7 +121,9 @@ unsafe fn dots<S: Lanes, T: KvElement, const M: usize, const G: usize>(
     });
     let mut acc = [[S::splat(0.0); G]; M];
     let mut query = chunk.query.as_ptr().add(first);
+    let ahead = Ahead::<T>::of::<S>(chunk, token, G);
     for dim in 0..chunk.head_dim {
+        ahead.prefetch::<S>(dim);
         let k: [S::F; G] =
             std::array::from_fn(|g| load::<S, T>(keys[g].add(dim * chunk.key_stride)));
         for (r, acc) in acc.iter_mut().enumerate() {

@@ -66,6 +66,10 @@ macro_rules! implement_lanes {
             type I = __m256i;
 
             #[inline(always)]
+            unsafe fn prefetch(p: *const u8) {
+                _mm_prefetch::<_MM_HINT_T0>(p.cast());
+            }
+            #[inline(always)]
             unsafe fn splat(x: f32) -> Self::F {
                 _mm256_set1_ps(x)
             }
@@ -196,6 +200,20 @@ macro_rules! implement_lanes {
             unsafe fn nibbles(v: Self::I) -> (Self::I, Self::I) {
                 let mask = _mm256_set1_epi8(15);
                 (_mm256_and_si256(v, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask))
+            }
+            #[inline(always)]
+            unsafe fn bit_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I {
+                let moved = match SHIFT {
+                    0 => _mm256_slli_epi16::<4>(v),
+                    1 => _mm256_slli_epi16::<3>(v),
+                    2 => _mm256_slli_epi16::<2>(v),
+                    3 => _mm256_slli_epi16::<1>(v),
+                    4 => v,
+                    5 => _mm256_srli_epi16::<1>(v),
+                    6 => _mm256_srli_epi16::<2>(v),
+                    _ => _mm256_srli_epi16::<3>(v),
+                };
+                _mm256_and_si256(moved, _mm256_set1_epi8(0x10))
             }
             #[inline(always)]
             unsafe fn pair_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I {

@@ -19,6 +19,10 @@ impl Lanes for Avx512 {
     type I = __m512i;
 
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
         _mm512_set1_ps(x)
     }
@@ -147,6 +151,20 @@ impl Lanes for Avx512 {
     unsafe fn nibbles(v: Self::I) -> (Self::I, Self::I) {
         let mask = _mm512_set1_epi8(15);
         (_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask))
+    }
+    #[inline(always)]
+    unsafe fn bit_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I {
+        let moved = match SHIFT {
+            0 => _mm512_slli_epi16::<4>(v),
+            1 => _mm512_slli_epi16::<3>(v),
+            2 => _mm512_slli_epi16::<2>(v),
+            3 => _mm512_slli_epi16::<1>(v),
+            4 => v,
+            5 => _mm512_srli_epi16::<1>(v),
+            6 => _mm512_srli_epi16::<2>(v),
+            _ => _mm512_srli_epi16::<3>(v),
+        };
+        _mm512_and_si512(moved, _mm512_set1_epi8(0x10))
     }
     #[inline(always)]
     unsafe fn pair_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I {

@@ -20,6 +20,10 @@ pub(crate) trait Lanes: Copy {
     /// 32-bit integers, or four bytes in each lane.
     type I: Copy;
 
+    /// Asks for the cache line at `p`, which may be anywhere; nothing is read.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, v: Self::F);
@@ -76,6 +80,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn nibbles(v: Self::I) -> (Self::I, Self::I);
     /// Of each byte the bit pair at `SHIFT`, moved to the bits 4 and 5.
     unsafe fn pair_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I;
+    /// Of each byte the bit at `SHIFT`, moved to bit 4.
+    unsafe fn bit_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// `acc + w . a` in each lane: four unsigned bytes of `w`, at most 127 each, with the four
     /// signed bytes at `a`, the same for every lane.

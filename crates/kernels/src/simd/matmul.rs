@@ -145,6 +145,85 @@ impl Weights for Q4_1 {
     }
 }
 
+/// As [`dot_nibbles`] for values of 5 bits: the fifth bits are in a plane behind the nibbles.
+#[inline(always)]
+unsafe fn dot_fives<S: Lanes, const M: usize>(
+    quants: *const u8,
+    x: Record<M>,
+    acc: &mut [S::I; M],
+) {
+    let fifths = S::load_bytes(quants.add(256));
+    let fifths = [
+        (S::bit_to_bit4::<0>(fifths), S::bit_to_bit4::<4>(fifths)),
+        (S::bit_to_bit4::<1>(fifths), S::bit_to_bit4::<5>(fifths)),
+        (S::bit_to_bit4::<2>(fifths), S::bit_to_bit4::<6>(fifths)),
+        (S::bit_to_bit4::<3>(fifths), S::bit_to_bit4::<7>(fifths)),
+    ];
+    for (word, (fifth_low, fifth_high)) in fifths.into_iter().enumerate() {
+        let (low, high) = S::nibbles(S::load_bytes(quants.add(word * 64)));
+        let (low, high) = (S::or(low, fifth_low), S::or(high, fifth_high));
+        for (r, acc) in acc.iter_mut().enumerate() {
+            *acc = S::dot(*acc, low, x.quants(r, word));
+            *acc = S::dot(*acc, high, x.quants(r, word + 4));
+        }
+    }
+}
+
+/// 32 values of 5 bits with a scale; stored as `q + 16`.
+struct Q5_0;
+impl Weights for Q5_0 {
+    const RECORD_BYTES: usize = Record::<1>::BYTES;
+
+    #[inline(always)]
+    unsafe fn add<S: Lanes, const M: usize>(
+        tile: &Tile,
+        step: usize,
+        lane: usize,
+        x: *const u8,
+        acc: &mut [S::F; M],
+    ) {
+        let x = Record::<M>(x);
+        let mut dots: [S::I; M] = std::array::from_fn(|_| S::zero_i());
+        for (r, dots) in dots.iter_mut().enumerate() {
+            *dots = S::start::<4>(x.negative_sum(r));
+        }
+        let quants = tile.weights.add(tile.layout.quants_at + step * 320 + lane * 4);
+        dot_fives::<S, M>(quants, x, &mut dots);
+        let scale = S::load_f16(tile.weights.add(step * 32 + lane * 2).cast());
+        for r in 0..M {
+            let scale = S::mul(scale, S::splat(*x.scale(r)));
+            acc[r] = S::fma(S::to_f32(dots[r]), scale, acc[r]);
+        }
+    }
+}
+
+/// 32 values of 5 bits with a scale and a minimum.
+struct Q5_1;
+impl Weights for Q5_1 {
+    const RECORD_BYTES: usize = Record::<1>::BYTES;
+
+    #[inline(always)]
+    unsafe fn add<S: Lanes, const M: usize>(
+        tile: &Tile,
+        step: usize,
+        lane: usize,
+        x: *const u8,
+        acc: &mut [S::F; M],
+    ) {
+        let x = Record::<M>(x);
+        let mut dots = [S::zero_i(); M];
+        let quants = tile.weights.add(tile.layout.quants_at + step * 320 + lane * 4);
+        dot_fives::<S, M>(quants, x, &mut dots);
+        let scale = S::load_f16(tile.weights.add(step * 64 + lane * 2).cast());
+        let minimum = S::load_f16(tile.weights.add(step * 64 + 32 + lane * 2).cast());
+        for r in 0..M {
+            let scale = S::mul(scale, S::splat(*x.scale(r)));
+            acc[r] = S::fma(minimum, S::splat(*x.half_sum(r)), acc[r]);
+            acc[r] = S::fma(S::to_f32(dots[r]), scale, acc[r]);
+        }
+    }
+}
+
 /// 32 values of 8 bits with a scale; stored as `q + 128`.
 struct Q8_0;
 impl Weights for Q8_0 {
@@ -178,34 +257,52 @@ impl Weights for Q8_0 {
     }
 }
 
-/// Blocks of 256 values of 4 bits, with a scale and a minimum of 6 bits for each 32.
-struct Q4K;
-impl Weights for Q4K {
-    const RECORD_BYTES: usize = Record::<1>::BYTES;
-
-    #[inline(always)]
-    unsafe fn add<S: Lanes, const M: usize>(
-        tile: &Tile,
-        step: usize,
-        lane: usize,
-        x: *const u8,
-        acc: &mut [S::F; M],
-    ) {
-        let x = Record::<M>(x);
-        let mut dots = [S::zero_i(); M];
-        let quants = tile.weights.add(tile.layout.quants_at + step * 256 + lane * 4);
-        dot_nibbles::<S, M>(quants, x, &mut dots);
-        let parts = tile.weights.add(step * 32 + lane);
-        let wholes = tile.weights.add(tile.layout.supers_at + step / 8 * 64 + lane * 2);
-        let scale = S::mul(S::load_f16(wholes.cast()), S::load_u8(parts));
-        let minimum = S::mul(S::load_f16(wholes.add(32).cast()), S::load_u8(parts.add(16)));
-        for r in 0..M {
-            let scale = S::mul(scale, S::splat(*x.scale(r)));
-            acc[r] = S::fma(minimum, S::splat(*x.negative_scaled_sum(r)), acc[r]);
-            acc[r] = S::fma(S::to_f32(dots[r]), scale, acc[r]);
-        }
+/// Scales and minima of a block of 32 inside one of 256 (`Q4_K`, `Q5_K`), and its dots, into `acc`.
+#[inline(always)]
+unsafe fn add_scaled<S: Lanes, const M: usize>(
+    tile: &Tile,
+    (step, lane): (usize, usize),
+    x: Record<M>,
+    dots: &[S::I; M],
+    acc: &mut [S::F; M],
+) {
+    let parts = tile.weights.add(step * 32 + lane);
+    let wholes = tile.weights.add(tile.layout.supers_at + step / 8 * 64 + lane * 2);
+    let scale = S::mul(S::load_f16(wholes.cast()), S::load_u8(parts));
+    let minimum = S::mul(S::load_f16(wholes.add(32).cast()), S::load_u8(parts.add(16)));
+    for r in 0..M {
+        let scale = S::mul(scale, S::splat(*x.scale(r)));
+        acc[r] = S::fma(minimum, S::splat(*x.negative_scaled_sum(r)), acc[r]);
+        acc[r] = S::fma(S::to_f32(dots[r]), scale, acc[r]);
     }
 }
+
+/// Blocks of 256 values of 4 or 5 bits, with a scale and a minimum of 6 bits for each 32.
+macro_rules! super_block_weights {
+    ($name:ident, $step_bytes:literal, $dot:ident) => {
+        struct $name;
+        impl Weights for $name {
+            const RECORD_BYTES: usize = Record::<1>::BYTES;
+
+            #[inline(always)]
+            unsafe fn add<S: Lanes, const M: usize>(
+                tile: &Tile,
+                step: usize,
+                lane: usize,
+                x: *const u8,
+                acc: &mut [S::F; M],
+            ) {
+                let x = Record::<M>(x);
+                let mut dots = [S::zero_i(); M];
+                let at = tile.layout.quants_at + step * $step_bytes + lane * 4;
+                $dot::<S, M>(tile.weights.add(at), x, &mut dots);
+                add_scaled::<S, M>(tile, (step, lane), x, &dots, acc);
+            }
+        }
+    };
+}
+super_block_weights!(Q4K, 256, dot_nibbles);
+super_block_weights!(Q5K, 320, dot_fives);
 
 /// Blocks of 256 values of 6 bits, with a signed 8-bit scale for each 16; stored as `q + 32`, the
 /// low four bits as nibbles, the high two in a plane of their own.
@@ -316,8 +413,11 @@ pub(crate) unsafe fn multiply(cpu: Cpu, format: BlockFormat, rows: usize, tile: 
         BlockFormat::Bf16 => run_rows::<Bf16>(cpu, rows, tile),
         BlockFormat::Q4_0 => run_rows::<Q4_0>(cpu, rows, tile),
         BlockFormat::Q4_1 => run_rows::<Q4_1>(cpu, rows, tile),
+        BlockFormat::Q5_0 => run_rows::<Q5_0>(cpu, rows, tile),
+        BlockFormat::Q5_1 => run_rows::<Q5_1>(cpu, rows, tile),
         BlockFormat::Q8_0 => run_rows::<Q8_0>(cpu, rows, tile),
         BlockFormat::Q4K => run_rows::<Q4K>(cpu, rows, tile),
+        BlockFormat::Q5K => run_rows::<Q5K>(cpu, rows, tile),
         BlockFormat::Q6K => run_rows::<Q6K>(cpu, rows, tile),
     }
 }

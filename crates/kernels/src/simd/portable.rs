@@ -186,6 +186,10 @@ impl Lanes for Portable {
         v.map(|x| (((x as u32 >> SHIFT) & 0x0303_0303) << 4) as i32)
     }
     #[inline(always)]
+    unsafe fn bit_to_bit4<const SHIFT: i32>(v: Self::I) -> Self::I {
+        v.map(|x| (((x as u32 >> SHIFT) & 0x0101_0101) << 4) as i32)
+    }
+    #[inline(always)]
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I {
         std::array::from_fn(|i| a[i] | b[i])
     }

@@ -41,8 +41,10 @@ impl Source {
                     let value = half::bf16::from_f32(self.unit());
                     block.copy_from_slice(&value.to_le_bytes());
                 }
-                BlockFormat::Q4_0 | BlockFormat::Q8_0 => block[..2].copy_from_slice(&small()),
-                BlockFormat::Q4_1 | BlockFormat::Q4K => {
+                BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => {
+                    block[..2].copy_from_slice(&small());
+                }
+                BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => {
                     block[..2].copy_from_slice(&small());
                     block[2..4].copy_from_slice(&small());
                 }
