@@ -140,5 +140,6 @@ fn the_kernel_confines_it() {
     };
     assert_eq!(field("Seccomp:"), "2");
     assert_eq!(field("NoNewPrivs:"), "1");
-    assert_eq!(field("Seccomp_filters:"), "2");
+    let filters: u32 = field("Seccomp_filters:").parse().unwrap();
+    assert!(filters >= 2, "both steps: {filters}");
 }
