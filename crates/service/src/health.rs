@@ -3,6 +3,8 @@
 //!
 //! It must not know what the service does.
 
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +37,38 @@ pub(crate) fn ask(name: &str, socket: Option<&SocketPath>) -> ExitCode {
 }
 
 const SERVING: &str = "serving";
+/// The probe of a process that speaks HTTP.
+const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+/// Bytes of an answer that are looked at: its first line is enough.
+const HEAD_BYTES_MAX: usize = 64;
+
+/// The same for a process that speaks HTTP on its socket: it serves when `GET /health` is 200.
+pub(crate) fn ask_http(socket: &SocketPath) -> ExitCode {
+    let answer = match head(socket) {
+        Ok(head) if head.starts_with("HTTP/1.1 200 ") => SERVING.to_owned(),
+        Ok(head) => format!("not serving: {}", head.lines().next().unwrap_or_default()),
+        Err(error) => format!("no answer at {socket}: {error}"),
+    };
+    crate::config::print(&format!("{answer}\n"));
+    if answer == SERVING { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The beginning of the answer to [`REQUEST`].
+fn head(socket: &SocketPath) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket.as_path())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(REQUEST)?;
+    let mut bytes = [0; HEAD_BYTES_MAX];
+    let mut filled = 0;
+    while filled < HEAD_BYTES_MAX {
+        match stream.read(&mut bytes[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes[..filled]).into_owned())
+}
 
 /// The service's answer, or why there is none, in words.
 async fn status(socket: &SocketPath) -> String {

@@ -25,6 +25,7 @@ pub use aisemble_sandbox::{Paths, Report};
 pub use config::{
     DrainConfig, GrpcConfig, InvalidConfig, LogConfig, SecretFile, ServiceConfig, SocketConfig,
 };
+pub use grpc::deadline;
 pub use ready::{LoadProgress, Ready};
 pub use run::{Service, run};
-pub use start::{StartError, Started, start};
+pub use start::{StartError, Started, start, start_from};

@@ -40,6 +40,15 @@ pub trait Service: Send + Sync + Sized + 'static {
     /// What it may touch of the file system: its model. The socket's directory is added by [`run`].
     fn paths(config: &Self::Config) -> Paths;
 
+    /// Called once, when the process is confined and before it has a second thread: what must be
+    /// forked is forked here.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn prepare(_config: &Self::Config) -> Result<(), StartError> {
+        Ok(())
+    }
+
     /// Loads the model, runs the warm-up inference and checks its output. Called once, on a thread
     /// of its own, which may block; threads and files of the service are made here, for afterwards
     /// the sandbox is tightened.
@@ -99,6 +108,7 @@ fn enclose<S: Service>(config: &S::Config) -> Result<(Listener, Confined), Start
     let mut paths = S::paths(config);
     paths.sockets.push(path.directory().to_owned());
     let confined = sandboxed::confine(S::POLICY, &paths)?;
+    S::prepare(config)?;
     let listener = claim.bind()?;
     tracing::info!(socket.path = %path, "listening");
     Ok((listener, confined))

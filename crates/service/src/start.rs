@@ -3,6 +3,7 @@
 //! It must not make a thread: confinement comes after it.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -37,15 +38,30 @@ pub fn start<C: ServiceConfig>(
     name: &'static str,
     version: &'static str,
 ) -> Result<Started<C>, ExitCode> {
+    start_from(name, version, std::env::args_os())
+}
+
+/// The same with other arguments than the process's own; the first is the program.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_from<C: ServiceConfig>(
+    name: &'static str,
+    version: &'static str,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Started<C>, ExitCode> {
     let started_at = Instant::now();
-    let flags = Flags::parse(name, version, std::env::args_os())?;
+    let flags = Flags::parse(name, version, arguments)?;
     let loaded = config::load::<C>(&flags.sources(name));
     if flags.print_config || flags.check {
         return Err(answer(&flags, loaded.map(|loaded| loaded.config)));
     }
     if flags.health {
         return Err(match loaded {
-            Ok(loaded) => health::ask(name, loaded.config.health_socket()),
+            Ok(loaded) => match loaded.config.health_http_socket() {
+                Some(socket) => health::ask_http(socket),
+                None => health::ask(name, loaded.config.health_socket()),
+            },
             Err(error) => StartError::from(error).log(),
         });
     }

@@ -50,6 +50,12 @@ pub trait ServiceConfig:
     fn health_socket(&self) -> Option<&SocketPath> {
         None
     }
+
+    /// The socket at which `--health` asks `GET /health`; none where the process speaks no HTTP
+    /// there. It comes before [`Self::health_socket`].
+    fn health_http_socket(&self) -> Option<&SocketPath> {
+        None
+    }
 }
 
 /// The configuration of a gRPC service on a Unix socket.

@@ -1,6 +1,7 @@
 //! The gRPC server of a service: its own routes, those that every service has, and the guard around
 //! all of them.
 
+mod deadline;
 mod guard;
 mod model;
 
@@ -23,6 +24,7 @@ use crate::{Ready, Service, StartError};
 use guard::GuardLayer;
 use model::ModelService;
 
+pub use deadline::deadline;
 pub(crate) use model::elapsed_ms;
 
 /// Calls at once on one connection. Above any service's queue, so that the queue is what refuses.

@@ -32,7 +32,7 @@ pub enum SocketError {
         /// Why.
         source: io::Error,
     },
-    /// The directory is somebody else's, who could put another socket into our place.
+    /// The directory is another user's, who could put another socket into our place.
     #[error(
         "the socket's directory {} belongs to user {owner}, not to us ({user})",
         path.display()
@@ -164,7 +164,8 @@ pub struct Listener {
 
 impl Listener {
     /// Splits off what must live as long as the process: the path and its lock.
-    pub(super) fn into_parts(self) -> (UnixListener, Bound) {
+    #[must_use]
+    pub fn into_parts(self) -> (UnixListener, Bound) {
         (self.socket, Bound { path: self.path, _lock: self.lock })
     }
 }
@@ -202,7 +203,8 @@ fn prepare_directory(path: &Path) -> Result<(), SocketError> {
         return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
     }
     let user = rustix::process::geteuid().as_raw();
-    if metadata.uid() != user {
+    // Root's folder is fine where we can write in it (by the group): root could replace it anyway.
+    if metadata.uid() != user && metadata.uid() != 0 {
         return Err(SocketError::Owner { path: path.to_owned(), owner: metadata.uid(), user });
     }
     let mode = metadata.mode() & 0o7777;
