@@ -1,3 +1,10 @@
-//! `ai-semble-data-processor`: tables in, tables out. Everything is in the library.
+//! `ai-semble-data-processor`: tables in, tables out, behind a Unix socket. Everything is in the
+//! library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aisemble_data_processor::service::DataService;
+
+fn main() -> ExitCode {
+    aisemble_service::run::<DataService>()
+}
