@@ -2,19 +2,23 @@
 //! from here.
 
 mod bench;
+mod kept;
 mod local;
 mod remote;
+mod work;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchCommand, BenchHttp, BenchJobs, BenchLlm, BenchLlmMode};
+pub use kept::{BatchCommand, FilesCommand, WorkflowCommand, WorkflowRun};
 pub use local::{
     CatalogOption, Doctor, Down, KeysCommand, KeysCreate, ModelsCommand, ModelsImport, ModelsPull,
     Up,
 };
 pub use remote::{Chat, Complete, JobsCommand, JobsList, JobsSubmit, JobsWatch, Sampling};
+pub use work::{Classify, DataCommand, DataQuery, Embed, Entities, Redact, Rerank, See, Texts};
 
 /// Run Ai-semble on this machine, and use it.
 #[derive(Debug, Clone, Parser)]
@@ -82,6 +86,32 @@ pub enum Command {
     Chat(Chat),
     /// Complete a prompt
     Complete(Complete),
+    /// Turn texts into vectors
+    Embed(Embed),
+    /// Order documents by how well they answer a query
+    Rerank(Rerank),
+    /// Put labels on texts
+    Classify(Classify),
+    /// Find entities in texts
+    Entities(Entities),
+    /// Hide personal data in texts
+    ///
+    /// What may be shown goes to standard output, line for line.
+    Redact(Redact),
+    /// Look at pictures: classes, people, faces, printed text
+    See(See),
+    /// Work on tables
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Files that the server keeps for you
+    #[command(subcommand)]
+    Files(FilesCommand),
+    /// Workflows: steps over all capabilities
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
+    /// Batches: a file with a request a line
+    #[command(subcommand)]
+    Batch(BatchCommand),
     /// Jobs: work that is kept until it is done
     #[command(subcommand)]
     Jobs(JobsCommand),

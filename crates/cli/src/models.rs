@@ -19,6 +19,7 @@ use crate::local::state::UpState;
 use crate::terminal::{Terminal, size};
 
 pub use installed::{Damage, Installed, InstalledFile};
+pub(crate) use pull::plain_name;
 
 /// Runs the command.
 ///

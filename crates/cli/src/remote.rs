@@ -1,8 +1,16 @@
 //! The commands that use a running Ai-semble over its HTTP API, here or elsewhere.
 
+pub mod batch;
 pub mod chat;
 pub mod complete;
+pub mod data;
+pub mod files;
 pub mod jobs;
+pub mod nlp;
+pub mod see;
+mod texts;
+mod work;
+pub mod workflow;
 
 use std::io::Read as _;
 

@@ -234,7 +234,7 @@ impl<'a> Foreign<'a> {
 }
 
 /// The last part of the path, when it can be a file of a model.
-pub(super) fn plain_name(path: &Path) -> Outcome<String> {
+pub(crate) fn plain_name(path: &Path) -> Outcome<String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     check_file_name(name).map_err(|_| {
         Failure::new(Exit::Usage, format!("{} has no plain file name", path.display()))
