@@ -29,6 +29,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
     ),
     ("aisemble-data-processor", &["aisemble-service", "aisemble-protocol", "aisemble-sandbox"]),
+    (
+        "aisemble-vision",
+        &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
+    ),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
     ("aisemble-cli", &["aisemble-protocol", "aisemble-client", "aisemble-convert"]),
     // L3: the tests may import anything, and nothing imports them.
@@ -40,6 +44,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("candle-core", &["aisemble-weights", "aisemble-llm"]),
     ("candle-nn", &["aisemble-weights", "aisemble-llm"]),
     ("candle-transformers", &[]),
+    ("image", &["aisemble-vision"]),
     ("polars", &["aisemble-data-processor"]),
     ("polars-sql", &["aisemble-data-processor"]),
     ("axum", &["aisemble-orchestrator"]),
