@@ -22,6 +22,7 @@ uid_of() {
         nlp) echo 10003 ;;
         vision) echo 10004 ;;
         data-processor) echo 10005 ;;
+        door) echo 10006 ;;
         *) echo "error: no service $1" >&2; return 1 ;;
     esac
 }
