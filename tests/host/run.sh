@@ -75,7 +75,7 @@ host start "$tree" "$name" || exit 77
 # What a user has: the repository's files, a folder of binaries, a model file.
 folder=$AISEMBLE_HOST_STATE/$name/home/clinic
 mkdir -p "$folder/ai-semble" "$folder/release"
-tar -C "$root" -cf - scripts quadlets configs \
+tar -C "$root" -cf - scripts quadlets configs pods \
     security/seccomp security/selinux containers/Containerfile | tar -C "$folder/ai-semble" -xf -
 cp "$binaries"/ai-semble* "$binaries/release" "$folder/release/"
 cp "$model_file" "$folder/model.gguf"
@@ -99,6 +99,8 @@ report=$cache/host/report.txt
 . "$here/tampering.sh"
 # shellcheck source=tests/host/upgrade.sh
 . "$here/upgrade.sh"
+# shellcheck source=tests/host/kube.sh
+. "$here/kube.sh"
 
 step 'setup.sh, as the user would'
 deploy
@@ -119,6 +121,10 @@ step 'setup.sh again'
 check_repetition
 step 'upgrades and the way back'
 check_upgrade
+step 'backup and restore'
+check_backup
+step 'podman kube play'
+check_kube
 step 'uninstall'
 check_removal
 

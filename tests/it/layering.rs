@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
     ),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
+    ("aisemble-door", &["aisemble-service"]),
     ("aisemble-cli", &["aisemble-protocol", "aisemble-client", "aisemble-convert"]),
     // L3: the tests may import anything, and nothing imports them.
     ("aisemble-tests", &["*"]),

@@ -292,7 +292,7 @@ fn render(flavour: &Flavour) -> String {
             volumes,
             "    - name: {volume}
       persistentVolumeClaim:
-        claimName: ai-semble-{volume}
+        claimName: ai-semble-kube-{volume}
 "
         )
         .unwrap();
@@ -301,7 +301,7 @@ fn render(flavour: &Flavour) -> String {
             "apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  name: ai-semble-{volume}
+  name: ai-semble-kube-{volume}
   annotations:
     volume.podman.io/uid: \"10001\"
     volume.podman.io/gid: \"10000\"
