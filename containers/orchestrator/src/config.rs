@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::Capability;
 
+mod files;
+
+pub use files::FilesConfig;
+
 /// Instances of one service.
 pub const INSTANCES_MAX: usize = 64;
 
@@ -26,6 +30,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The job scheduler.
     pub jobs: SchedulerConfig,
+    /// The files of callers.
+    pub files: FilesConfig,
     /// Bounds of what is taken in.
     pub limits: LimitsConfig,
     /// The services.
@@ -43,6 +49,7 @@ impl Default for Config {
             keys: KeysConfig::default(),
             store: StoreConfig::at("/var/lib/ai-semble"),
             jobs: SchedulerConfig::default(),
+            files: FilesConfig::default(),
             limits: LimitsConfig::default(),
             services: ServicesConfig::default(),
             log: LogConfig::default(),
@@ -58,11 +65,14 @@ pub struct ListenConfig {
     /// Address and port, on the loopback interface. Not used when a socket is handed over
     /// (`LISTEN_FDS`): whoever hands it over chose the address.
     pub address: SocketAddr,
+    /// A Unix socket (0660) on which HTTP is served too, and at which `--health` asks. With it, and
+    /// no socket handed over, no port is opened at all.
+    pub socket: Option<SocketPath>,
 }
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)), socket: None }
     }
 }
 
@@ -209,7 +219,12 @@ impl ServiceConfig for Config {
         };
         self.store.validate().map_err(|error| section("store", error))?;
         self.jobs.validate().map_err(|error| section("jobs", error))?;
+        self.files.validate()?;
         self.limits.validate()
+    }
+
+    fn health_http_socket(&self) -> Option<&SocketPath> {
+        self.listen.socket.as_ref()
     }
 
     fn log(&self) -> &LogConfig {

@@ -4,13 +4,16 @@
 //! knows the services. What happens inside a model is none of its business.
 
 pub mod app;
+pub mod backup;
 pub mod capability;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
+pub mod files;
 pub mod http;
 pub mod live;
 pub mod metrics;
 pub mod process;
 pub mod trace;
 pub mod work;
+pub mod workflow;

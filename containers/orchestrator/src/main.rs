@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use aisemble_orchestrator::config::Config;
-use aisemble_orchestrator::process;
+use aisemble_orchestrator::{backup, process};
 use aisemble_service::runtime::RuntimeConfig;
-use aisemble_service::{StartError, runtime, sandboxed, start};
+use aisemble_service::{StartError, runtime, sandboxed, start_from};
 
 const NAME: &str = "orchestrator";
 
@@ -18,8 +18,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, ExitCode> {
-    let started = start::<Config>(NAME, env!("CARGO_PKG_VERSION"))?;
+    let (backup, arguments) = backup::asked(std::env::args_os());
+    let started = start_from::<Config>(NAME, env!("CARGO_PKG_VERSION"), arguments)?;
     let config = started.config;
+    if let Some(to) = backup {
+        return backup::run(&config, &to).map_err(StartError::log);
+    }
     let opened = process::open(&config, started.memory).map_err(StartError::log)?;
     let confined = sandboxed::confine(NAME, &process::paths(&config)).map_err(StartError::log)?;
     let jobs = process::open_store(&config).map_err(StartError::log)?;

@@ -3,6 +3,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,21 +11,25 @@ use std::time::Duration;
 
 use aisemble_jobs::{Jobs, Scheduler};
 use aisemble_protocol::v1;
+use aisemble_service::config::SocketPath;
 use aisemble_service::drain::{self, Outcome};
 use aisemble_service::inherited::{self, Inherited};
 use aisemble_service::memory::Memory;
 use aisemble_service::notify::Notifier;
 use aisemble_service::signals::Signals;
-use aisemble_service::{Paths, Report, StartError};
+use aisemble_service::{Paths, Report, StartError, socket};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Keyring, Parts};
+use crate::app::{App, Keyring, Parts, now_ms};
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::executor::DispatchExecutor;
+use crate::files::Files;
 use crate::http::{self, Door, Listener};
+use crate::live::Live;
 use crate::metrics::{Metrics, ProcessFigures};
 use crate::work::Bench;
+use crate::workflow::{Desk, Engine, WithWorkflows};
 
 /// Of the drain's deadline, what is left to those who are told that it is over.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -32,7 +37,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// What is opened before the process is confined.
 #[derive(Debug)]
 pub struct Opened {
-    listener: Inherited,
+    listener: Option<Inherited>,
+    own: Option<(UnixListener, socket::Bound)>,
     keyring: Keyring,
     figures: ProcessFigures,
 }
@@ -55,16 +61,33 @@ pub fn open(config: &Config, memory: Memory) -> Result<Opened, StartError> {
             .with_source(source)
             .with_hint("store.dir must be a directory that this user may write")
     })?;
-    Ok(Opened { listener, keyring, figures: ProcessFigures::open(memory) })
+    let own = config.listen.socket.as_ref().map(own_socket).transpose()?;
+    let dir = &config.files.dir;
+    DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(|source| {
+        StartError::config(format!("the files' directory {} cannot be made", dir.display()))
+            .with_source(source)
+            .with_hint("files.dir must be a directory that this user may write")
+    })?;
+    Ok(Opened { listener, own, keyring, figures: ProcessFigures::open(memory) })
 }
 
-fn listener(config: &Config) -> Result<Inherited, StartError> {
+fn own_socket(path: &SocketPath) -> Result<(UnixListener, socket::Bound), StartError> {
+    let listener = socket::claim(path).and_then(socket::Claim::bind)?;
+    tracing::info!(listen.socket = %path, "listening");
+    Ok(listener.into_parts())
+}
+
+/// What was handed over; else the own port, unless the own socket is enough.
+fn listener(config: &Config) -> Result<Option<Inherited>, StartError> {
     let handed = inherited::listener().map_err(|source| {
         StartError::config("the socket that was handed over cannot be used").with_source(source)
     })?;
     if let Some(listener) = handed {
         tracing::info!("listening on the socket that was handed over");
-        return Ok(listener);
+        return Ok(Some(listener));
+    }
+    if config.listen.socket.is_some() {
+        return Ok(None);
     }
     let address = config.listen.address;
     let bound = std::net::TcpListener::bind(address)
@@ -75,7 +98,7 @@ fn listener(config: &Config) -> Result<Inherited, StartError> {
             .with_hint("another process may have the port; choose one with listen.address")
     })?;
     tracing::info!(listen.address = %address, "listening");
-    Ok(Inherited::Tcp(listener))
+    Ok(Some(Inherited::Tcp(listener)))
 }
 
 /// What the process may touch of the file system.
@@ -86,8 +109,13 @@ pub fn paths(config: &Config) -> Paths {
     let keys_dir = keys.parent().filter(|dir| !dir.as_os_str().is_empty());
     Paths {
         read: vec![keys_dir.unwrap_or(Path::new(".")).to_owned()],
-        read_write: vec![config.store.dir.clone()],
-        sockets: config.services.directories(),
+        read_write: vec![config.store.dir.clone(), config.files.dir.clone()],
+        sockets: config
+            .services
+            .directories()
+            .into_iter()
+            .chain(config.listen.socket.as_ref().map(|path| path.directory().to_owned()))
+            .collect(),
     }
 }
 
@@ -112,22 +140,40 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// Puts the parts together and starts what runs in the background: the looks at the services,
     /// the scheduler. To be called within a runtime.
-    #[must_use]
-    pub fn start(config: &Config, keyring: Keyring, jobs: Jobs, figures: ProcessFigures) -> Self {
+    ///
+    /// # Errors
+    /// When the folders of files cannot be made or read.
+    pub fn start(
+        config: &Config,
+        keyring: Keyring,
+        jobs: Jobs,
+        figures: ProcessFigures,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let dispatch = Arc::new(Dispatch::new(&config.services, metrics.clone()));
         let watching = CancellationToken::new();
         dispatch.watch(&watching);
         let limits = config.limits.clone();
-        let parts =
-            Parts { limits, jobs, dispatch: Arc::clone(&dispatch), keyring, metrics, figures };
-        let app = Arc::new(App::new(parts));
+        let files = Files::open(&config.files, jobs.clone()).map_err(|source| {
+            StartError::failed("the folders of files cannot be used").with_source(source)
+        })?;
+        let live = Live::default();
         let attempt_max = config.limits.generation_max();
-        let bench = Bench { dispatch, live: app.live.clone(), attempt_max };
-        let executor = DispatchExecutor::new(bench);
+        let bench = Bench {
+            dispatch: Arc::clone(&dispatch),
+            live: live.clone(),
+            files: files.clone(),
+            attempt_max,
+        };
+        let engine = Engine::new(jobs.clone(), files.clone(), bench.clone());
+        let desk = Desk::new(engine.clone());
+        let parts = Parts { limits, jobs, dispatch, keyring, metrics, figures, live, files, desk };
+        let app = Arc::new(App::new(parts));
+        engine.answer_with(http::lines(&app));
+        let executor = WithWorkflows::new(engine, DispatchExecutor::new(bench));
         let scheduler = app.jobs.run(Arc::new(executor), config.jobs.clone());
         let door = Door::new(http::router(Arc::clone(&app)), &config.limits, &app.metrics);
-        Self { app, door: Arc::new(door), scheduler, watching }
+        Ok(Self { app, door: Arc::new(door), scheduler, watching })
     }
 
     /// Says what confines the process.
@@ -145,9 +191,12 @@ impl Orchestrator {
     }
 
     /// Takes connections and runs jobs until `stop` resolves.
-    pub async fn serve(&self, listener: Listener, stop: impl Future<Output = ()>) {
-        let door = Arc::clone(&self.door);
-        tokio::spawn(async move { door.serve(listener).await });
+    pub async fn serve(&self, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
+        self.keep_house().await;
+        for listener in listeners {
+            let door = Arc::clone(&self.door);
+            tokio::spawn(async move { door.serve(listener).await });
+        }
         let mut changes = self.app.dispatch.changes();
         tokio::pin!(stop);
         loop {
@@ -156,6 +205,31 @@ impl Orchestrator {
                 Ok(()) = changes.changed() => self.scheduler.wake(),
             }
         }
+    }
+
+    /// Sweeps what a crash left of files, and starts what is done from time to time.
+    async fn keep_house(&self) {
+        if let Err(error) = self.app.files.sweep().await {
+            tracing::warn!("files were not swept: {error}");
+        }
+        let (app, stop) = (Arc::clone(&self.app), self.app.draining.clone());
+        tokio::spawn(async move {
+            let key = |id: &str| app.keyring.live(id, now_ms()).ok().flatten();
+            app.desk.keep_time(stop, key).await;
+        });
+        let (files, stop) = (self.app.files.clone(), self.app.draining.clone());
+        tokio::spawn(async move {
+            let pause = Duration::from_millis(files.purge_ms());
+            loop {
+                if let Err(error) = files.expire().await {
+                    tracing::warn!("files past their time were not deleted: {error}");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        });
     }
 
     /// Ends: takes no more, lets what runs finish until shortly before `deadline`, gives the rest
@@ -187,10 +261,20 @@ pub async fn live(
     notifier: Option<Notifier>,
     lock_down: impl FnOnce() -> Result<Report, StartError>,
 ) -> Result<ExitCode, StartError> {
-    let Opened { listener, keyring, figures } = opened;
+    let Opened { listener, own, keyring, figures } = opened;
     let mut signals = Signals::install()?;
-    let listener = listener_of(listener)?;
-    let orchestrator = Orchestrator::start(&config, keyring, jobs, figures);
+    let mut listeners = Vec::new();
+    if let Some(inherited) = listener {
+        listeners.push(listener_of(inherited)?);
+    }
+    let bound = match own {
+        Some((own, bound)) => {
+            listeners.push(listener_of(Inherited::Unix(own))?);
+            Some(bound)
+        }
+        None => None,
+    };
+    let orchestrator = Orchestrator::start(&config, keyring, jobs, figures)?;
     orchestrator.confined(&lock_down()?);
     if let Some(notifier) = &notifier {
         notifier.ready();
@@ -200,7 +284,10 @@ pub async fn live(
         let signal = signals.wait().await;
         tracing::info!(signal, "draining");
     };
-    orchestrator.serve(listener, stop).await;
+    orchestrator.serve(listeners, stop).await;
+    if let Some(bound) = bound {
+        bound.remove();
+    }
     if let Some(notifier) = &notifier {
         notifier.stopping();
     }

@@ -21,10 +21,12 @@ impl JobId {
         hasher.update(self.0.as_bytes()).update(name.as_bytes());
         let mut bytes = *self.0.as_bytes();
         bytes[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
-        Self(uuid::Builder::from_bytes(bytes)
-            .with_version(uuid::Version::SortRand)
-            .with_variant(uuid::Variant::RFC4122)
-            .into_uuid())
+        Self(
+            uuid::Builder::from_bytes(bytes)
+                .with_version(uuid::Version::SortRand)
+                .with_variant(uuid::Variant::RFC4122)
+                .into_uuid(),
+        )
     }
 
     /// A new id, from the current time.

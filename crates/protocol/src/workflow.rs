@@ -193,7 +193,7 @@ impl StepKind {
     #[must_use]
     pub fn gives_table(self) -> bool {
         match self {
-            Self::DataProcess | Self::Map | Self::Merge => true,
+            Self::DataProcess | Self::Map | Self::Merge | Self::Reduce => true,
             Self::LlmCompletion
             | Self::NlpEmbed
             | Self::NlpRerank
@@ -201,7 +201,6 @@ impl StepKind {
             | Self::NlpEntities
             | Self::NlpRedact
             | Self::VisionAnalyze
-            | Self::Reduce
             | Self::Report => false,
         }
     }

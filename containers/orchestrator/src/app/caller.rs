@@ -14,6 +14,8 @@ pub struct Caller {
     /// How much it may ask for.
     pub limits: KeyLimits,
     scopes: Vec<Scope>,
+    /// Nobody waits for the answer: it goes behind those who do.
+    at_leisure: bool,
 }
 
 /// A request as `app` sees it: who, and under which ids.
@@ -33,7 +35,20 @@ impl Caller {
     /// A caller with these scopes.
     #[must_use]
     pub fn new(key_id: impl Into<String>, scopes: &[Scope]) -> Self {
-        Self { key_id: key_id.into(), limits: KeyLimits::default(), scopes: scopes.to_vec() }
+        let (limits, scopes) = (KeyLimits::default(), scopes.to_vec());
+        Self { key_id: key_id.into(), limits, scopes, at_leisure: false }
+    }
+
+    /// A job that calls on behalf of a key. What the key opens was checked when it was taken in.
+    #[must_use]
+    pub(crate) fn for_job(key_id: &str) -> Self {
+        Self { at_leisure: true, ..Self::new(key_id, &[]) }
+    }
+
+    /// Whether somebody waits for the answer.
+    #[must_use]
+    pub(crate) fn waits(&self) -> bool {
+        !self.at_leisure
     }
 
     /// Whether the key opens everything, other keys' jobs included.
@@ -81,7 +96,7 @@ impl App {
         match self.keyring.find(key, super::now_ms()) {
             Ok(Some(record)) => {
                 let (key_id, limits, scopes) = (record.id, record.limits, record.scopes);
-                Ok(Caller { key_id, limits, scopes })
+                Ok(Caller { key_id, limits, scopes, at_leisure: false })
             }
             Ok(None) => refused("unknown", "this API key is unknown, expired or revoked"),
             Err(error) => {

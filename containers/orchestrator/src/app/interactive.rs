@@ -29,7 +29,7 @@ impl App {
         let model = self.resolve_model(&request.model)?;
         work::check_against(&request, &model)?;
         request.request_id.clone_from(&origin.request_id);
-        request.priority = v1::Priority::Interactive.into();
+        request.priority = priority(origin).into();
         request.owner.clone_from(&origin.caller.key_id);
         self.dispatch.generate(self.call(origin, request)).await
     }
@@ -46,13 +46,18 @@ impl App {
     ) -> Result<T::Result, ApiError> {
         let mut run = request.to_run()?;
         run.request_id.clone_from(&origin.request_id);
-        run.priority = v1::Priority::Interactive.into();
+        run.priority = priority(origin).into();
         let flow = work::start_nlp::<T>(&self.dispatch, self.call(origin, run)).await?;
         work::collect_nlp(request, flow).await
     }
 
     fn call<R>(&self, origin: &Origin, request: R) -> Call<R> {
         let deadline = dispatch::deadline_in(self.limits.generation_max());
-        Call { request, class: Class::Interactive, trace: origin.trace, deadline }
+        let class = if origin.caller.waits() { Class::Interactive } else { Class::Job };
+        Call { request, class, trace: origin.trace, deadline }
     }
+}
+
+fn priority(origin: &Origin) -> v1::Priority {
+    if origin.caller.waits() { v1::Priority::Interactive } else { v1::Priority::Batch }
 }

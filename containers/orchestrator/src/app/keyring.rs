@@ -63,6 +63,18 @@ impl Keyring {
         Ok(Self { file, loaded: Mutex::new(Loaded { stamp, keys }) })
     }
 
+    /// The live record of the key of that id: for what it has left to be done in its absence.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn live(&self, id: &str, now_ms: u64) -> Result<Option<KeyRecord>, KeyringError> {
+        // Reads the file again when it has changed.
+        self.find("", now_ms)?;
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = loaded.keys.keys.iter();
+        Ok(keys.find(|key| key.id == id && key.is_live(now_ms)).cloned())
+    }
+
     /// The live record of the key, if there is one. Looks whether the file has changed: a
     /// microsecond.
     ///

@@ -23,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::capability::Capability;
 use crate::config::LimitsConfig;
 use crate::dispatch::{Dispatch, Readiness};
+use crate::files::Files;
 use crate::live::Live;
 use crate::metrics::{Metrics, ProcessFigures, Samples};
+use crate::workflow::Desk;
 
 use admission::QueueGate;
 pub use caller::{Caller, Origin};
@@ -46,6 +48,8 @@ pub struct App {
     pub(crate) keyring: Keyring,
     pub(crate) metrics: Metrics,
     pub(crate) live: Live,
+    pub(crate) files: Files,
+    pub(crate) desk: Desk,
     pub(crate) figures: ProcessFigures,
     pub(crate) gate: QueueGate,
     quotas: Quotas,
@@ -72,13 +76,19 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The process.
     pub figures: ProcessFigures,
+    /// Who looks on.
+    pub live: Live,
+    /// The files of callers.
+    pub files: Files,
+    /// Workflows, batches, schedules.
+    pub desk: Desk,
 }
 
 impl App {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { limits, jobs, dispatch, keyring, metrics, figures } = parts;
+        let Parts { limits, jobs, dispatch, keyring, metrics, figures, live, files, desk } = parts;
         Self {
             gate: QueueGate::new(limits.queued_jobs_max),
             quotas: Quotas::default(),
@@ -87,7 +97,9 @@ impl App {
             dispatch,
             keyring,
             metrics,
-            live: Live::default(),
+            live,
+            files,
+            desk,
             figures,
             sandbox: OnceLock::new(),
             draining: CancellationToken::new(),

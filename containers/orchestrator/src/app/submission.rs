@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aisemble_jobs::{Idempotency, JobsError, NewJob, Submitted};
 use aisemble_protocol::job::{JobView, Priority};
-use aisemble_protocol::{ApiError, ErrorCode, JobId, JobState, limits};
+use aisemble_protocol::{ApiError, ErrorCode, FileId, JobId, JobState, limits};
 
 use super::{App, Origin, admission, now_ms, store_error};
 use crate::capability::Capability;
@@ -56,6 +56,7 @@ impl App {
         patience: Patience,
     ) -> Result<Accepted, ApiError> {
         W::check(&request)?;
+        self.check_files::<W>(origin, &request).await?;
         let mut refused = None;
         if let Err(error) = W::resolve(&request, &self.dispatch) {
             if error.code != ErrorCode::Unavailable {
@@ -79,6 +80,29 @@ impl App {
             "job accepted"
         );
         Ok(accepted)
+    }
+
+    /// Checks that the files are there: the job itself finds them anew.
+    async fn check_files<W: Work>(
+        &self,
+        origin: &Origin,
+        request: &W::Request,
+    ) -> Result<(), ApiError> {
+        for (param, id) in W::files(request) {
+            let shown: String = id.chars().take(64).collect();
+            let unknown = || {
+                let message = format!("{param}: there is no file {shown}");
+                ApiError::new(ErrorCode::NotFound, message).with_param(&param)
+            };
+            let id: FileId = id.parse().map_err(|_| unknown())?;
+            let found = self.files.open_blob(&origin.caller.key_id, id).await;
+            found.map_err(
+                |error| {
+                    if error.code == ErrorCode::NotFound { unknown() } else { error }
+                },
+            )?;
+        }
+        Ok(())
     }
 
     async fn make(&self, job: NewJob, capability: Capability) -> Result<Accepted, ApiError> {

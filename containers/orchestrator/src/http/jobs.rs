@@ -118,7 +118,7 @@ pub(super) async fn events(
     Ok(sse::recorded(&app, events))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
     let Some(value) = headers.get("last-event-id") else { return Ok(0) };
     let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     number.filter(|number| i64::try_from(*number).is_ok()).ok_or_else(|| {

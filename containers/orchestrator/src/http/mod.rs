@@ -8,6 +8,7 @@ mod docs;
 mod door;
 mod error;
 mod extract;
+mod files;
 mod form;
 mod guard;
 mod health;
@@ -18,9 +19,17 @@ mod router;
 mod serve;
 mod sse;
 mod tei;
+mod upload;
 mod v1;
 mod vision;
+mod workflows;
 
 pub use openapi::document as openapi_document;
 pub use router::{Access, access_table, router};
 pub use serve::{Door, Listener};
+
+/// Who answers the lines of batches: the app's own routes.
+#[must_use]
+pub fn lines(app: &std::sync::Arc<crate::app::App>) -> std::sync::Arc<dyn crate::workflow::Lines> {
+    std::sync::Arc::new(v1::lines::Routes { app: std::sync::Arc::downgrade(app) })
+}

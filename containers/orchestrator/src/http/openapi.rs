@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{completion, data, docs, error, health, jobs, nlp, tei, v1, vision};
+use super::{completion, data, docs, error, files, health, jobs, nlp, tei, v1, vision, workflows};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,35 @@ use super::{completion, data, docs, error, health, jobs, nlp, tei, v1, vision};
         jobs::cancel,
         jobs::result,
         jobs::events,
+        workflows::retry_job,
+        files::create,
+        files::list,
+        files::show,
+        files::content,
+        files::remove,
+        workflows::create,
+        workflows::validate,
+        workflows::show,
+        workflows::cancel,
+        workflows::graph,
+        workflows::events,
+        workflows::create_schedule,
+        workflows::list_schedules,
+        workflows::show_schedule,
+        workflows::replace_schedule,
+        workflows::delete_schedule,
+        workflows::list_queues,
+        workflows::pause_queue,
+        workflows::resume_queue,
+        files::create_v1,
+        files::list_v1,
+        files::show_v1,
+        files::content_v1,
+        files::remove_v1,
+        v1::batches::create,
+        v1::batches::list,
+        v1::batches::show,
+        v1::batches::cancel,
         v1::models::list,
         v1::models::show,
         v1::chat::create,

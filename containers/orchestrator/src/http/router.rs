@@ -11,7 +11,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::{
-    completion, correlate, data, docs, guard, health, jobs, nlp, openapi, tei, v1, vision,
+    completion, correlate, data, docs, files, guard, health, jobs, nlp, openapi, tei, v1, vision,
+    workflows,
 };
 use crate::app::App;
 
@@ -39,6 +40,7 @@ const LLM: Access = Access::Key(Scope::Llm);
 const NLP: Access = Access::Key(Scope::Nlp);
 const VISION: Access = Access::Key(Scope::Vision);
 const DATA: Access = Access::Key(Scope::Data);
+const ADMIN: Access = Access::Key(Scope::Admin);
 const JOBS: Access = Access::Key(Scope::Jobs);
 const METRICS: Access = Access::Key(Scope::Metrics);
 
@@ -63,6 +65,35 @@ fn routes() -> Vec<Route> {
         delete("/jobs/{id}", JOBS, jobs::cancel),
         get("/jobs/{id}/result", JOBS, jobs::result),
         get("/jobs/{id}/events", JOBS, jobs::events),
+        post("/jobs/{id}/retry", JOBS, workflows::retry_job),
+        post("/files", JOBS, files::create),
+        get("/files", JOBS, files::list),
+        get("/files/{id}", JOBS, files::show),
+        get("/files/{id}/content", JOBS, files::content),
+        delete("/files/{id}", JOBS, files::remove),
+        post("/workflows", JOBS, workflows::create),
+        post("/workflows/validate", JOBS, workflows::validate),
+        get("/workflows/{id}", JOBS, workflows::show),
+        delete("/workflows/{id}", JOBS, workflows::cancel),
+        get("/workflows/{id}/graph", JOBS, workflows::graph),
+        get("/workflows/{id}/events", JOBS, workflows::events),
+        post("/schedules", JOBS, workflows::create_schedule),
+        get("/schedules", JOBS, workflows::list_schedules),
+        get("/schedules/{id}", JOBS, workflows::show_schedule),
+        put("/schedules/{id}", JOBS, workflows::replace_schedule),
+        delete("/schedules/{id}", JOBS, workflows::delete_schedule),
+        get("/queues", ADMIN, workflows::list_queues),
+        post("/queues/{capability}/pause", ADMIN, workflows::pause_queue),
+        post("/queues/{capability}/resume", ADMIN, workflows::resume_queue),
+        post("/v1/files", JOBS, files::create_v1),
+        get("/v1/files", JOBS, files::list_v1),
+        get("/v1/files/{id}", JOBS, files::show_v1),
+        get("/v1/files/{id}/content", JOBS, files::content_v1),
+        delete("/v1/files/{id}", JOBS, files::remove_v1),
+        post("/v1/batches", JOBS, v1::batches::create),
+        get("/v1/batches", JOBS, v1::batches::list),
+        get("/v1/batches/{id}", JOBS, v1::batches::show),
+        post("/v1/batches/{id}/cancel", JOBS, v1::batches::cancel),
         get("/v1/models", Access::AnyKey, v1::models::list),
         get("/v1/models/{id}", Access::AnyKey, v1::models::show),
         post("/v1/chat/completions", LLM, v1::chat::create),
@@ -108,6 +139,14 @@ where
     T: 'static,
 {
     Route { method: Method::POST, path, access, handler: on(MethodFilter::POST, handler) }
+}
+
+fn put<H, T>(path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, Arc<App>>,
+    T: 'static,
+{
+    Route { method: Method::PUT, path, access, handler: on(MethodFilter::PUT, handler) }
 }
 
 fn delete<H, T>(path: &'static str, access: Access, handler: H) -> Route

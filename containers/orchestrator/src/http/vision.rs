@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use aisemble_protocol::ErrorCode;
 use aisemble_protocol::job::JobView;
 use aisemble_protocol::vision::{AnalyzeRequest, AnalyzeResult};
-use aisemble_protocol::{ApiError, ErrorCode};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header;
 use axum::response::Response;
@@ -87,12 +87,11 @@ impl FromRequest<Arc<App>> for Pictures {
             extract::check_json(content_type.as_deref())?;
         }
         let bytes = extract::body(request, app.limits.body_max(), BODY_BYTES_MAX);
-        let bytes = bytes.await.map_err(|error| match error.code {
-            ErrorCode::PayloadTooLarge => {
-                let message = format!("{}; upload larger pictures as files", error.message);
-                ApiError { message, ..error }
+        let bytes = bytes.await.map_err(|mut error| {
+            if error.code == ErrorCode::PayloadTooLarge {
+                error.message.push_str("; upload larger pictures as files");
             }
-            _ => error,
+            error
         })?;
         let request = match boundary {
             None => extract::parse(&bytes)?,

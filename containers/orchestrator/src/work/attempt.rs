@@ -2,16 +2,20 @@
 //! room without losing the job's turn.
 
 use std::future::Future;
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aisemble_jobs::{ClaimedJob, EventSink, JobContext, JobFailure, Priority};
 use aisemble_protocol::data::Blob;
-use aisemble_protocol::{ApiError, ErrorCode, JobId, v1};
+use aisemble_protocol::file::Purpose;
+use aisemble_protocol::vision::IMAGE_BYTES_MAX;
+use aisemble_protocol::{ApiError, ErrorCode, FileId, JobId, v1};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::now_ms;
 use crate::dispatch::{self, Call, Class, Dispatch};
+use crate::files::{Files, NewFile};
 use crate::live::Live;
 use crate::trace::Trace;
 
@@ -26,6 +30,8 @@ pub struct Bench {
     pub dispatch: Arc<Dispatch>,
     /// Who looks on.
     pub live: Live,
+    /// The files of callers.
+    pub files: Files,
     /// How long an attempt without a deadline may take.
     pub attempt_max: Duration,
 }
@@ -98,8 +104,13 @@ impl Attempt {
     /// # Errors
     /// `not_found` when the owner has no such file.
     pub(crate) async fn read_image(&self, index: usize, id: &str) -> Result<Vec<u8>, JobFailure> {
-        let message = format!("images[{index}].file: there is no file {id}");
-        Err(JobFailure::new(ErrorCode::NotFound, message))
+        let named = |error: ApiError| {
+            JobFailure::new(error.code, format!("images[{index}].file: {}", error.message))
+        };
+        let id = file_id(id).map_err(named)?;
+        let max = IMAGE_BYTES_MAX as u64;
+        let read = self.bench.files.read_bytes_limited(&self.owner, id, max).await;
+        read.map(|bytes| bytes.to_vec()).map_err(named)
     }
 
     /// An uploaded file as the data processor finds it.
@@ -107,7 +118,8 @@ impl Attempt {
     /// # Errors
     /// `not_found` when the owner has no such file.
     pub(crate) async fn blob(&self, id: &str) -> Result<Blob, JobFailure> {
-        Err(JobFailure::new(ErrorCode::NotFound, format!("there is no file {id}")))
+        let view = self.bench.files.open_blob(&self.owner, file_id(id)?).await?.view;
+        Ok(Blob { sha256: view.sha256, name: view.filename })
     }
 
     /// Takes over a file that the data processor wrote, and gives its id.
@@ -119,8 +131,19 @@ impl Attempt {
         file: &v1::OutputFile,
         name: &str,
     ) -> Result<String, JobFailure> {
-        let message = format!("{name} ({} bytes) cannot be kept here", file.bytes);
-        Err(JobFailure::new(ErrorCode::Unprocessable, message))
+        let path = Path::new(&file.path);
+        let new = NewFile::new(name, Purpose::Result);
+        let imported = self.bench.files.import_path(&self.owner, path, new).await;
+        if let Some(Component::Normal(folder)) = path.components().next() {
+            self.bench.files.clear_exchange(&folder.to_string_lossy()).await;
+        }
+        let view = imported?;
+        if view.sha256 != file.sha256 {
+            tracing::error!(job.id = %self.id, "an output is not what the service said it wrote");
+            self.bench.files.delete(&self.owner, view.id).await?;
+            return Err(JobFailure::new(ErrorCode::Internal, "the output was changed on its way"));
+        }
+        Ok(view.id.to_string())
     }
 
     /// Begins a call. The scheduler claims what there is room for; when somebody else was faster,
@@ -154,6 +177,12 @@ impl Attempt {
         })
         .await
     }
+}
+
+fn file_id(text: &str) -> Result<FileId, ApiError> {
+    let shown: String = text.chars().take(64).collect();
+    let unknown = |_| ApiError::new(ErrorCode::NotFound, format!("there is no file {shown}"));
+    text.parse().map_err(unknown)
 }
 
 /// The failure of an attempt that was told to stop.

@@ -46,6 +46,12 @@ impl Work for Processing {
         dispatch.ready(Self::CAPABILITY)
     }
 
+    fn files(request: &ProcessRequest) -> Vec<(String, String)> {
+        let tables = request.tables.iter().enumerate();
+        let named = tables.filter_map(|(at, table)| Some((at, table.file.clone()?)));
+        named.map(|(at, id)| (format!("tables[{at}].file"), id)).collect()
+    }
+
     async fn run(attempt: Attempt, request: ProcessRequest) -> Result<ProcessResult, JobFailure> {
         let mut blobs = BTreeMap::new();
         for id in request.files() {

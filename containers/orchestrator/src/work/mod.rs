@@ -65,6 +65,11 @@ pub trait Work: Send + Sync + 'static {
     /// As [`Dispatch::resolve`].
     fn resolve(request: &Self::Request, dispatch: &Dispatch) -> Result<(), ApiError>;
 
+    /// The uploaded files that it needs: the field that names each, and the id.
+    fn files(_request: &Self::Request) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Draws what the request leaves to chance, so that a retry does the same again.
     fn settle(_request: &mut Self::Request) {}
 

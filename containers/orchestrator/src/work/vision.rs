@@ -51,6 +51,12 @@ impl Work for Analysis {
         Ok(())
     }
 
+    fn files(request: &AnalyzeRequest) -> Vec<(String, String)> {
+        let images = request.images.iter().enumerate();
+        let named = images.filter_map(|(at, image)| Some((at, image.file.clone()?)));
+        named.map(|(at, id)| (format!("images[{at}].file"), id)).collect()
+    }
+
     async fn run(attempt: Attempt, request: AnalyzeRequest) -> Result<AnalyzeResult, JobFailure> {
         let images = read(&attempt, &request).await?;
         let total = images.len();

@@ -35,6 +35,65 @@ async fn only_what_is_configured_is_ready_and_the_rest_says_that_it_is_not_there
     assert!(!page.contains("capability=\"llm\""), "{page}");
 }
 
+const CHAT: &str = "/v1/completions";
+
+#[tokio::test]
+async fn a_call_goes_to_an_instance_that_hosts_its_model() {
+    let (stack, peers) = Stack::of_llms(&["one", "two", "one"], (4, 4)).await;
+    for _ in 0..4 {
+        let body = json!({"prompt": "a", "model": "two"});
+        let answer = stack.admin.post(CHAT, &[], &body).await;
+        assert_eq!((answer.status, &answer.json["model"]), (200, &json!("two")));
+    }
+    assert_eq!([peers[0].calls(), peers[1].calls(), peers[2].calls()], [0, 4, 0]);
+    for _ in 0..4 {
+        let body = json!({"prompt": "a", "model": "one"});
+        assert_eq!(stack.admin.post(CHAT, &[], &body).await.status, 200);
+    }
+    assert_eq!((peers[0].calls(), peers[2].calls()), (2, 2), "equals take turns");
+    let job = json!({"prompt": "a", "model": "two"});
+    let answer = stack.admin.post("/ai/llm/completion", &[("prefer", "wait=20")], &job).await;
+    assert_eq!((answer.status, peers[1].calls()), (200, 5), "jobs, too");
+    let models = stack.admin.get("/v1/models").await.json;
+    let listed: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| &m["id"]).collect();
+    assert_eq!(listed, ["one", "two"], "each once");
+}
+
+#[tokio::test]
+async fn what_begins_alike_stays_together_until_its_instance_is_clearly_busier() {
+    let (stack, peers) = Stack::of_llms(&["one", "one"], (4, 4)).await;
+    let same = "hold: a careful assistant of the third ward answers. ".repeat(22);
+    let prompt = |number: usize| json!({"prompt": format!("{same} {number}"), "max_tokens": 1});
+    let call = |body: Value| {
+        let client = stack.admin.clone();
+        tokio::spawn(async move { client.post(CHAT, &[], &body).await.status })
+    };
+    let calls = || (peers[0].calls(), peers[1].calls());
+    let arrived = async |count: u64| {
+        stack
+            .eventually("they arrive", async || {
+                stack.admin.get("/health").await;
+                calls().0 + calls().1 == count
+            })
+            .await;
+    };
+    let mut held = Vec::new();
+    for number in 0..3 {
+        held.push(call(prompt(number)));
+        arrived(u64::try_from(number).unwrap() + 1).await;
+    }
+    assert!(matches!(calls(), (3, 0) | (0, 3)), "together: {:?}", calls());
+    held.push(call(prompt(3)));
+    arrived(4).await;
+    assert!(matches!(calls(), (3, 1) | (1, 3)), "half a batch busier: {:?}", calls());
+    for peer in &peers {
+        peer.let_go(100);
+    }
+    for held in held {
+        assert_eq!(held.await.unwrap(), 200);
+    }
+}
+
 #[tokio::test]
 async fn calls_are_counted_by_capability_and_task() {
     let stack = Stack::of(&[Capability::Nlp]).await;

@@ -38,6 +38,7 @@ pub(crate) struct Peer {
 
 #[derive(Debug)]
 struct State {
+    model: &'static str,
     rows_max: u32,
     queue_max: u32,
     /// One permit a token of a `hold` prompt.
@@ -50,8 +51,18 @@ struct State {
 
 impl Peer {
     /// A service that takes `rows_max` calls at once and queues `queue_max`, ready at once.
-    pub(crate) async fn start(path: &Path, (rows_max, queue_max): (u32, u32)) -> Self {
+    pub(crate) async fn start(path: &Path, limits: (u32, u32)) -> Self {
+        Self::hosting(MODEL, path, limits).await
+    }
+
+    /// The same with a model of that name.
+    pub(crate) async fn hosting(
+        model: &'static str,
+        path: &Path,
+        (rows_max, queue_max): (u32, u32),
+    ) -> Self {
         let state = Arc::new(State {
+            model,
             rows_max,
             queue_max,
             leave: Semaphore::new(0),
@@ -171,7 +182,7 @@ async fn write(
     let seed = request.sampling.as_ref().and_then(|sampling| sampling.seed).unwrap_or(99);
     let prompt_tokens = u32::try_from(prompt.split_whitespace().count()).unwrap();
     let started = v1::Started {
-        model: MODEL.to_owned(),
+        model: state.model.to_owned(),
         prompt_tokens,
         seed,
         sha256: SHA256.to_owned(),
@@ -242,7 +253,7 @@ impl Model for Service {
             batch_rows_max: self.0.rows_max,
         };
         let model = v1::ModelInfo {
-            name: MODEL.to_owned(),
+            name: self.0.model.to_owned(),
             family: "counter".to_owned(),
             sha256: SHA256.to_owned(),
             device: "cpu".to_owned(),

@@ -49,6 +49,7 @@ pub(crate) fn config(home: &Path) -> Config {
     let mut config = Config::default();
     config.keys.file = SecretFile::new(home.join("keys.json"));
     config.store.dir = home.join("data");
+    config.files.dir = home.join("files");
     config.services.llm = vec![SocketPath::try_from(home.join("llm.sock")).unwrap()];
     config
 }
@@ -102,6 +103,34 @@ impl Stack {
         Self::put_together(home, config, peer, others).await
     }
 
+    /// Another process in the same home, after the drain is over. Its keys are new ones.
+    pub(crate) async fn restart(self) -> Self {
+        let config = config(self.home.path());
+        Self::put_together(self.home, config, self.peer, self.others).await
+    }
+
+    /// With several language-model services, each with the model of that name, all ready.
+    pub(crate) async fn of_llms(models: &[&'static str], limits: (u32, u32)) -> (Self, Vec<Peer>) {
+        let home = tempfile::Builder::new().prefix("ais").tempdir().unwrap();
+        let mut config = config(home.path());
+        config.services.llm.clear();
+        let mut peers = Vec::new();
+        for (index, model) in models.iter().enumerate() {
+            let path = home.path().join(format!("llm{index}.sock"));
+            config.services.llm.push(SocketPath::try_from(path.clone()).unwrap());
+            peers.push(Peer::hosting(model, &path, limits).await);
+        }
+        let stack = Self::put_together(home, config, None, Vec::new()).await;
+        let all = format!("{0} of {0}", models.len());
+        let ready = async || {
+            let ready = stack.admin.get("/ready").await.json;
+            let detail = ready["capabilities"]["llm"]["detail"].as_str().unwrap().to_owned();
+            detail.starts_with(&all)
+        };
+        stack.eventually("all ready", ready).await;
+        (stack, peers)
+    }
+
     async fn put_together(
         home: tempfile::TempDir,
         config: Config,
@@ -114,7 +143,7 @@ impl Stack {
         let jobs = aisemble_jobs::Jobs::open(&config.store).unwrap();
         let keyring = Keyring::open(config.keys.file.clone()).unwrap();
         let figures = ProcessFigures::open(Memory::open().unwrap());
-        let orchestrator = Orchestrator::start(&config, keyring, jobs, figures);
+        let orchestrator = Orchestrator::start(&config, keyring, jobs, figures).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
@@ -125,7 +154,7 @@ impl Stack {
                     deadline = asked;
                 }
             };
-            orchestrator.serve(Listener::Tcp(listener), stop).await;
+            orchestrator.serve(vec![Listener::Tcp(listener)], stop).await;
             orchestrator.drain(deadline).await;
         });
         let admin = Client::new(&address, Some(secret.reveal()));

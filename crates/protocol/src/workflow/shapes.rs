@@ -9,19 +9,46 @@ use crate::file::FileId;
 
 /// Where a table comes from: one of `rows` and `file`. The output of a step that gives a table is
 /// one, too: `{"from": "STEP.output"}`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableSource {
     /// The rows themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Object>>))]
     pub rows: Option<Vec<Map<String, Value>>>,
     /// A file of rows.
-    #[serde(default, alias = "file_id", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileId>,
     /// How the file is written; without it, as its name ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<TableFormat>,
+}
+
+impl<'de> Deserialize<'de> for TableSource {
+    /// Takes the outputs of steps as they are: `rows` may be their number, and what a data step
+    /// wrote is in its `output`.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = Map::<String, Value>::deserialize(deserializer)?;
+        let beside = map.get("output").and_then(Value::as_object);
+        let field = |name: &str| {
+            let found = map.get(name).or_else(|| beside?.get(name));
+            found.filter(|value| !value.is_null()).cloned()
+        };
+        let rows = field("rows").filter(|rows| !rows.is_number());
+        let file = field("file").or_else(|| field("file_id"));
+        // A file has priority over the preview or count of its rows.
+        let rows = if file.is_some() && !map.get("rows").is_some_and(Value::is_array) {
+            None
+        } else {
+            rows
+        };
+        let read = |error: serde_json::Error| serde::de::Error::custom(error);
+        Ok(Self {
+            rows: rows.map(serde_json::from_value).transpose().map_err(read)?,
+            file: file.map(serde_json::from_value).transpose().map_err(read)?,
+            format: field("format").map(serde_json::from_value).transpose().map_err(read)?,
+        })
+    }
 }
 
 /// How a file of rows is written.

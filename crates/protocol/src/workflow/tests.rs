@@ -156,6 +156,21 @@ fn conditions_compare_numbers_and_values() {
     check(json!({"exists": false}), Value::Null, true);
 }
 
+#[test]
+fn a_step_s_output_is_a_table() {
+    let read = |value: Value| serde_json::from_value::<TableSource>(value).unwrap();
+    let id = crate::file::FileId::generate();
+    let map = read(json!({"file": id, "format": "ndjson", "rows": 7, "failed": 0, "sample": []}));
+    assert_eq!((map.file, map.rows, map.format), (Some(id), None, Some(TableFormat::Ndjson)));
+    let data = read(json!({"rows": 7, "preview": [], "output": {"file": id, "format": "csv"}}));
+    assert_eq!((data.file, data.rows, data.format), (Some(id), None, Some(TableFormat::Csv)));
+    let reduced = read(json!({"rows": [{"group": "a", "value": 1}], "rows_read": 2}));
+    assert_eq!((reduced.file, reduced.rows.unwrap().len()), (None, 1));
+    let parquet = json!({"output": {"file": id, "format": "parquet"}});
+    assert!(serde_json::from_value::<TableSource>(parquet).is_err(), "not row by row");
+    assert!(serde_json::from_value::<TableSource>(json!({"rows": [1]})).is_err());
+}
+
 proptest! {
     #[test]
     fn no_text_breaks_the_notations(text in "\\PC{0,80}", template in "[a{} ]{0,24}") {

@@ -17,7 +17,7 @@ use super::answer::{self, Form};
 use super::params::{self, Sampling};
 use super::shapes::{ChatChoice, Completion};
 use super::{Plan, stream};
-use crate::app::App;
+use crate::app::{App, Origin};
 
 const OWN_FIELDS: [&str; 6] =
     ["model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs"];
@@ -59,6 +59,17 @@ pub(in crate::http) async fn create(
     }
     let results = super::complete(&app, &origin, &plan).await?;
     Ok(Body(answer::chat(results, plan.per_prompt)).into_response())
+}
+
+/// Answers a chat that nobody is connected for.
+pub(super) async fn answer_line(
+    app: &App,
+    origin: &Origin,
+    body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    let plan = plan(app, body)?;
+    let results = super::complete(app, origin, &plan).await?;
+    super::lines::written(&answer::chat(results, plan.per_prompt))
 }
 
 fn plan(app: &App, body: Map<String, Value>) -> Result<Plan, ApiError> {

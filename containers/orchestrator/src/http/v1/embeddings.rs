@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::super::error::{Failure, OpenAiError};
 use super::super::extract::{From, Json};
 use super::params;
-use crate::app::App;
+use crate::app::{App, Origin};
 
 const OWN_FIELDS: [&str; 4] = ["input", "model", "encoding_format", "dimensions"];
 
@@ -98,6 +98,18 @@ pub(in crate::http) async fn create(
     let encoding = request.encoding_format;
     let result = app.nlp(&origin, &embed_request(request)?).await.map_err(renamed)?;
     Ok(Body(answer(result, encoding)))
+}
+
+/// Makes embeddings that nobody is connected for.
+pub(super) async fn answer_line(
+    app: &App,
+    origin: &Origin,
+    body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    let request: EmbeddingsRequest = params::read_own(body, &OWN_FIELDS)?;
+    let encoding = request.encoding_format;
+    let result = app.nlp(origin, &embed_request(request)?).await.map_err(renamed)?;
+    super::lines::written(&answer(result, encoding))
 }
 
 fn embed_request(request: EmbeddingsRequest) -> Result<EmbedRequest, ApiError> {

@@ -2,8 +2,10 @@
 //! `/v1/completions`, `/v1/embeddings`; and `/v1/rerank`. Nothing is kept of these calls.
 
 mod answer;
+pub(super) mod batches;
 pub(super) mod chat;
 pub(super) mod embeddings;
+pub(super) mod lines;
 pub(super) mod models;
 mod params;
 pub(super) mod rerank;

@@ -16,7 +16,7 @@ use super::answer::{self, Form};
 use super::params::{self, Sampling};
 use super::shapes::{Completion, TextChoice};
 use super::{Plan, stream};
-use crate::app::App;
+use crate::app::{App, Origin};
 
 const OWN_FIELDS: [&str; 5] = ["model", "prompt", "max_tokens", "logprobs", "best_of"];
 /// OpenAI's default.
@@ -65,6 +65,17 @@ pub(in crate::http) async fn create(
     }
     let results = super::complete(&app, &origin, &plan).await?;
     Ok(Body(answer::text(results, plan.per_prompt)).into_response())
+}
+
+/// Continues texts that nobody is connected for.
+pub(super) async fn answer_line(
+    app: &App,
+    origin: &Origin,
+    body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    let plan = plan(body, app.limits.choices_max)?;
+    let results = super::complete(app, origin, &plan).await?;
+    super::lines::written(&answer::text(results, plan.per_prompt))
 }
 
 fn plan(body: Map<String, Value>, choices_max: usize) -> Result<Plan, ApiError> {
