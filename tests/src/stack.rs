@@ -11,8 +11,17 @@ use serde_json::Value;
 use crate::http::Client;
 use crate::{binary, cache};
 
-/// The model that the tests run.
+/// The language model that the tests run.
 pub const MODEL: &str = "smollm2-135m-instruct";
+/// The models that a stack gets for each service.
+const MODELS: [(&str, &[&str]); 3] = [
+    ("llm", &[MODEL]),
+    ("nlp", &["all-minilm-l6-v2", "splade-tiny", "quire-grammar"]),
+    (
+        "vision",
+        &["efficientnet-lite0", "centerface", "ssdlite-person", "craft-mlt-25k", "crnn-english-g2"],
+    ),
+];
 const READY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running stack. Dropping it stops it and removes its home.
@@ -42,21 +51,33 @@ pub fn shared() -> Arc<Stack> {
 }
 
 impl Stack {
-    /// Starts a stack of its own with more flags for `up`.
+    /// Starts a stack of its own, with the llm alone and more flags for `up`.
     ///
     /// # Panics
     /// When it does not become ready.
     #[must_use]
     pub fn start(flags: &[&str]) -> Self {
+        Self::with(&["llm"], flags)
+    }
+
+    /// Starts a stack with these services (`llm`, `nlp`, `vision`, `data-processor`), their models
+    /// laid from the cache, and more flags for `up`.
+    ///
+    /// # Panics
+    /// When a model is not in the cache, or it does not become ready.
+    #[must_use]
+    pub fn with(services: &[&str], flags: &[&str]) -> Self {
         let home = tempfile::Builder::new().prefix("ais").tempdir();
         let home = home.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        lay_model(home.path());
+        for (_, models) in MODELS.iter().filter(|(service, _)| services.contains(service)) {
+            models.iter().for_each(|model| lay_model(home.path(), model));
+        }
         let log = fs::File::create(home.path().join("up.log"));
         let log = log.unwrap_or_else(|error| panic!("no log file: {error}"));
         let supervisor = Command::new(binary("ai-semble"))
             .arg("--home")
             .arg(home.path())
-            .args(["up", "--listen", "127.0.0.1:0"])
+            .args(["up", "--listen", "127.0.0.1:0", "--services", &services.join(",")])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -210,7 +231,8 @@ impl Drop for Stack {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        for name in ["ai-semble-orchestrator", "ai-semble-llm"] {
+        for service in ["orchestrator", "llm", "nlp", "vision", "data-processor"] {
+            let name = &format!("ai-semble-{service}");
             if let Some(pid) = self.pid(name) {
                 signal(pid, "KILL");
             }
@@ -238,12 +260,19 @@ pub fn model_file() -> PathBuf {
     file.unwrap_or_else(|| panic!("no model in {}: run scripts/test.sh", folder.display()))
 }
 
-fn lay_model(home: &Path) {
-    let source = model_file();
-    let folder = home.join("models").join(MODEL);
-    let laid = fs::create_dir_all(&folder).and_then(|()| {
-        let target = folder.join(source.file_name().unwrap_or_default());
-        fs::hard_link(&source, &target).or_else(|_| fs::copy(&source, &target).map(drop))
-    });
-    assert!(laid.is_ok(), "cannot lay the model in {}: {laid:?}", folder.display());
+/// Lays a model of the cache into the home: every file of it, without copying.
+fn lay_model(home: &Path, name: &str) {
+    let source = cache().join("models").join(name);
+    let target = home.join("models").join(name);
+    let lay = || -> std::io::Result<()> {
+        fs::create_dir_all(&target)?;
+        for entry in fs::read_dir(&source)? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), target.join(entry.file_name()));
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop))?;
+        }
+        Ok(())
+    };
+    let laid = lay();
+    assert!(laid.is_ok(), "no model {name} in {}: {laid:?}: run scripts/test.sh", source.display());
 }
