@@ -112,11 +112,11 @@ impl Service for LlmService {
     fn stats(&self) -> v1::StatsResponse {
         let (batcher, meters) = (self.host.batcher.stats(), self.host.meters.now());
         let (limits, scheduler) = (self.host.limits.scheduler, meters.scheduler);
-        // Whoever is in the batcher's queue or has just come in waits too.
-        let inside = batcher.running + batcher.waiting.iter().sum::<usize>();
+        // The batcher lets all of them into the model, where some wait for their turn.
+        let waiting = scheduler.waiting.min(batcher.running);
         v1::StatsResponse {
-            requests_running: scheduler.running.min(inside) as u32,
-            requests_queued: inside.saturating_sub(scheduler.running) as u32,
+            requests_running: (batcher.running - waiting) as u32,
+            requests_queued: (waiting + batcher.waiting.iter().sum::<usize>()) as u32,
             queue_depth_max: self.host.info.limits.map_or(0, |limits| limits.queue_depth_max),
             requests_total: batcher.submitted_total,
             requests_cancelled_total: batcher.unfinished_total,

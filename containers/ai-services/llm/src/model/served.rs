@@ -6,7 +6,7 @@ use aisemble_weights::GgufFile;
 use aisemble_weights::gguf::TensorType;
 
 /// The quantisation of the most values of the file's matrices, as it is served: `Q4_1`, or
-/// `Q8_0 (from Q5_K)` when there is no kernel for the file's type and it is requantised at load.
+/// `Q8_0 (from Q3_K)` when there is no kernel for the file's type and it is requantised at load.
 #[must_use]
 pub fn quantization(gguf: &GgufFile) -> String {
     let mut values: BTreeMap<String, (usize, TensorType)> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! One token from one row of logits. The draw for the n-th token of a sequence depends on the seed
 //! and on n alone, so neither the batch nor a recomputation changes what is drawn.
 
+use aisemble_weights::kernels::Cpu;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
@@ -122,6 +123,14 @@ impl Sampler {
 
 /// The token with the largest finite logit, the lowest of equals.
 fn likeliest(logits: &[f32]) -> Option<u32> {
+    // The kernel does not know that plus infinity is no choice; that is a broken model's.
+    match Cpu::best().argmax(logits) {
+        Some(at) if logits[at].is_finite() => Some(at as u32),
+        Some(_) | None => likeliest_finite(logits),
+    }
+}
+
+fn likeliest_finite(logits: &[f32]) -> Option<u32> {
     let mut best = None;
     let mut largest = f32::NEG_INFINITY;
     for (token, &logit) in logits.iter().enumerate() {

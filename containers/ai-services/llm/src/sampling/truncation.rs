@@ -7,6 +7,8 @@ use super::parameters::SamplingParameters;
 /// less than 4e-6 of the mass even in a vocabulary of 100,000 tokens; leaving them out saves most
 /// of the exponentials of a step.
 const NEGLIGIBLE_NATS: f32 = 24.0;
+/// Logits that are looked at together.
+const RUN: usize = 64;
 /// Candidates that are sorted first when looking for the top-p set; doubled until it is found.
 const SORTED_FIRST: usize = 64;
 
@@ -29,13 +31,23 @@ pub(super) fn truncate(
     candidates: &mut Vec<Candidate>,
 ) {
     candidates.clear();
-    let finite = |logit: &f32| logit.is_finite();
-    let Some(largest) = logits.iter().copied().filter(finite).reduce(f32::max) else { return };
+    // NaN never is the larger; infinities count as the least, so that both loops have no branch.
+    let finite = |logit: f32| if logit.is_finite() { logit } else { f32::NEG_INFINITY };
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |most, logit| most.max(finite(*logit)));
+    if largest == f32::NEG_INFINITY {
+        return;
+    }
     let floor = largest - NEGLIGIBLE_NATS * parameters.temperature;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit >= floor && logit.is_finite() {
-            let weight = ((logit - largest) / parameters.temperature).exp();
-            candidates.push(Candidate { token: token as u32, weight });
+    for (index, run) in logits.chunks(RUN).enumerate() {
+        // In most runs of a large vocabulary nothing is likely enough.
+        if !run.iter().fold(false, |any, logit| any | (finite(*logit) >= floor)) {
+            continue;
+        }
+        for (at, &logit) in run.iter().enumerate() {
+            if logit >= floor && logit.is_finite() {
+                let weight = ((logit - largest) / parameters.temperature).exp();
+                candidates.push(Candidate { token: (index * RUN + at) as u32, weight });
+            }
         }
     }
     if parameters.top_k > 0 && parameters.top_k < candidates.len() {
