@@ -143,7 +143,7 @@ vm_check_limits() {
     for container in "${members[@]}"; do
         group=$(as_root dirname "$(group_of "$container")")
         expect 32 "memory.max memory.swap.max pids.max of ${container:0:24}" '[0-9]+ 0 [0-9]+' \
-            "$(as_root bash -c "cd $group; cat memory.max memory.swap.max pids.max" | paste -sd' ')"
+            "$(as_root cat "$group/memory.max" "$group/memory.swap.max" "$group/pids.max" | paste -sd' ')"
     done
     group=$(group_of "$llm")
     before=$(pid_of ai-semble-orchestrator)
@@ -182,11 +182,11 @@ PYTHON
     # The machine has less memory than the unit's limit: it is lowered to what the service uses and some.
     as_user systemctl --user set-property --runtime "$llm_unit" MemoryMax=900M
     seen=$(as_user systemctl --user show --property=NRestarts --value "$llm_unit")
-    expect 33 'a memory bomb in the control group of llm: how it ends' '137' "$(code_of as_root python3 /root/memory.py "$group")"
+    expect 33 'a memory bomb in the control group of llm: how it ends (by a signal, as ssh says it)' '137|255' "$(code_of as_root python3 /root/memory.py "$group")"
     expect 33 'the kernel says whose group it was' '[1-9].*' \
         "$(as_root bash -c "journalctl -k --no-pager -o cat | grep -c 'oom-kill.*CONSTRAINT_MEMCG.*ai-semble-llm'" || true)"
     expect 33 'llm is served again; the orchestrator is the same process, the pod stayed' '.* tenths of a second; same active' \
-        "$(until_ok 600 test_ready); $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other) $(as_user systemctl --user is-active ai-semble-pod.service)"
+        "$(until_ok 3600 test_ready); $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other) $(as_user systemctl --user is-active ai-semble-pod.service)"
     expect 33 'restarts of llm, of the orchestrator' '[0-9]+ -> [0-9]+, 0' \
         "$seen -> $(as_user systemctl --user show --property=NRestarts --value "$llm_unit"), $(as_user systemctl --user show --property=NRestarts --value ai-semble-orchestrator.service)"
     expect 33 'a completion afterwards' 200 "$(complete)"
