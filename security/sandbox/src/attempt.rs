@@ -124,8 +124,6 @@ fn harmless(name: &str) -> [u64; ARGUMENTS] {
     match name {
         // Shared signal handlers without shared memory: EINVAL.
         "clone" => arguments[0] = libc::CLONE_SIGHAND as u64,
-        // An unknown operation would be ENOSYS, as if the call did not exist; a wake at no address.
-        "futex" => arguments[1] = libc::FUTEX_WAKE as u64,
         // The first step refuses one of the flags; no flag, and no socket to send on.
         "sendto" | "sendmmsg" => arguments[3] = 0,
         "sendmsg" => arguments[2] = 0,
