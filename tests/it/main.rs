@@ -8,6 +8,7 @@ mod e2e_crash;
 mod e2e_instances;
 mod e2e_isolation;
 mod e2e_model_files;
+mod e2e_workflow;
 mod layering;
 mod monitoring;
 mod pods;

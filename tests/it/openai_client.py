@@ -88,4 +88,54 @@ try:
 except openai.AuthenticationError as error:
     assert error.status_code == 401
 
+import io
+import json
+import time
+
+lines = [
+    {
+        "custom_id": f"line-{number}",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 8},
+    }
+    for number in range(3)
+]
+lines[1]["body"]["temperature"] = 9
+content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+stored = client.files.create(file=("lines.jsonl", io.BytesIO(content)), purpose="batch")
+assert stored.object == "file" and stored.bytes == len(content), stored
+assert stored.filename == "lines.jsonl" and stored.purpose == "batch", stored
+assert client.files.retrieve(stored.id).sha256 == stored.sha256
+assert client.files.content(stored.id).read() == content
+assert stored.id in [file.id for file in client.files.list(purpose="batch")]
+batch = client.batches.create(
+    input_file_id=stored.id,
+    endpoint="/v1/chat/completions",
+    completion_window="24h",
+    metadata={"of": "this test"},
+)
+assert batch.object == "batch" and batch.status in ("validating", "in_progress", "finalizing"), batch
+deadline = time.monotonic() + 120
+while batch.status not in ("completed", "failed", "expired", "cancelled"):
+    assert time.monotonic() < deadline, batch
+    time.sleep(0.1)
+    batch = client.batches.retrieve(batch.id)
+assert batch.status == "completed", batch
+counts = batch.request_counts
+assert (counts.total, counts.completed, counts.failed) == (3, 2, 1), batch
+assert batch.metadata == {"of": "this test"} and batch.completed_at >= batch.created_at, batch
+answers = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+assert [answer["custom_id"] for answer in answers] == ["line-0", "line-2"], answers
+assert "Paris" in answers[0]["response"]["body"]["choices"][0]["message"]["content"], answers
+wrong = json.loads(client.files.content(batch.error_file_id).text)
+assert wrong["custom_id"] == "line-1" and wrong["response"]["status_code"] == 400, wrong
+assert batch.id in [one.id for one in client.batches.list(limit=5)]
+try:
+    client.batches.cancel(batch.id)
+    raise AssertionError("an ended batch was cancelled")
+except openai.ConflictError:
+    pass
+assert client.files.delete(stored.id).deleted
+
 print("all calls as the specification says")

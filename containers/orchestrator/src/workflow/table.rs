@@ -322,7 +322,7 @@ mod tests {
             let message = read(text, format).unwrap_err();
             assert!(message.contains(sentence), "{message}");
         };
-        check(b"a,b\n1\n", TableFormat::Csv, "line 2");
+        check(b"a,b\n1\n", TableFormat::Csv, "line: 2");
         check(b"a,a\n1,2\n", TableFormat::Csv, "two columns \"a\"");
         check(b"a\n\xff\xfe\n", TableFormat::Csv, "UTF-8");
         check(b"{\"a\":1}\n[1]\n", TableFormat::Ndjson, "row 1 of the table is not a JSON object");

@@ -47,9 +47,8 @@ async fn a_file_is_kept_shown_read_and_deleted() {
     assert_eq!((whole.status, whole.text.as_str()), (200, "hello"));
     assert_eq!(whole.header("x-content-type-options"), Some("nosniff"));
     let tag = whole.header("etag").unwrap().to_owned();
-    let part =
-        stack.admin.ask(Method::GET, &format!("{path}/content"), &[("range", "bytes=1-2")], vec![]);
-    let part = part.await;
+    let range = [("range", "bytes=1-2")];
+    let part = stack.admin.ask(Method::GET, &format!("{path}/content"), &range, vec![]).await;
     assert_eq!((part.status, part.text.as_str()), (206, "el"));
     assert_eq!(part.header("content-range"), Some("bytes 1-2/5"));
     let none = [("range", "bytes=5-")];
