@@ -1,17 +1,16 @@
 //! The gRPC service: a request is checked here, field by field, before any of it goes to a process.
 //! It must not know processes or polars.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aisemble_protocol::data::{Operation, ReadOptions, TableFormat, limits as data};
 use aisemble_protocol::v1::process_request::Plan;
 use aisemble_protocol::v1::table::Source;
 use aisemble_protocol::{ApiError, ErrorCode, limits, v1};
-use aisemble_service::Ready;
+use aisemble_service::{Ready, deadline};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::host::{Event, Query};
@@ -60,23 +59,6 @@ impl v1::data_server::Data for DataApi {
         });
         Ok(Response::new(events.boxed()))
     }
-}
-
-/// The instant that the caller's `grpc-timeout` names (gRPC over HTTP/2, "Timeout").
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    };
-    Instant::now().checked_add(timeout)
 }
 
 /// Checks a request.

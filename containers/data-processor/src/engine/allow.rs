@@ -19,6 +19,8 @@ const TOKENS_MAX: usize = 20_000;
 const BRACKETS_DEEP_MAX: usize = 48;
 /// Expressions within expressions, `a + b + c` counted as two.
 const EXPRESSIONS_DEEP_MAX: usize = 512;
+/// SELECTs, and tables in FROM, of one statement: planning takes the square of them.
+const PARTS_MAX: usize = 200;
 
 /// The functions that may be called; polars-sql knows some more, which nobody needs yet.
 #[rustfmt::skip]
@@ -104,7 +106,7 @@ fn tokens(text: &str, param: &str) -> Result<(), ApiError> {
 }
 
 fn visit(tree: &impl Visit, param: &str, expression_only: bool) -> Result<(), ApiError> {
-    let mut checker = Checker { deep: 0, expression_only };
+    let mut checker = Checker { deep: 0, parts: 0, expression_only };
     match tree.visit(&mut checker) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(what) => Err(error::refused(param, format!("{param}: {what}"))),
@@ -113,12 +115,23 @@ fn visit(tree: &impl Visit, param: &str, expression_only: bool) -> Result<(), Ap
 
 struct Checker {
     deep: usize,
+    parts: usize,
     expression_only: bool,
 }
 
 /// Stops the visit with what is not allowed.
 fn stop(what: impl Into<String>) -> ControlFlow<String> {
     ControlFlow::Break(what.into())
+}
+
+impl Checker {
+    fn part(&mut self) -> ControlFlow<String> {
+        self.parts += 1;
+        if self.parts > PARTS_MAX {
+            return stop(format!("it has over {PARTS_MAX} SELECTs and tables in FROM"));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl Visitor for Checker {
@@ -153,6 +166,7 @@ impl Visitor for Checker {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        self.part()?;
         if select.into.is_some() {
             return stop("SELECT INTO is not taken");
         }
@@ -164,6 +178,7 @@ impl Visitor for Checker {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<String> {
+        self.part()?;
         #[expect(clippy::wildcard_enum_match_arm, reason = "all that is not listed is refused")]
         match factor {
             TableFactor::Table { name, args: Some(_), .. } => {

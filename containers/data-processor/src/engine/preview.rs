@@ -29,6 +29,7 @@ pub(super) fn rows(frame: &DataFrame) -> Vec<Map<String, Value>> {
 }
 
 /// One value.
+#[expect(clippy::wildcard_enum_match_arm, reason = "polars writes dates and the rest as ISO text")]
 pub(super) fn value(cell: &AnyValue<'_>) -> Value {
     match cell {
         AnyValue::Null => Value::Null,
@@ -53,31 +54,14 @@ pub(super) fn value(cell: &AnyValue<'_>) -> Value {
         AnyValue::Binary(bytes) => Value::String(format!("{} bytes", bytes.len())),
         AnyValue::BinaryOwned(bytes) => Value::String(format!("{} bytes", bytes.len())),
         AnyValue::Struct(..) | AnyValue::StructOwned(_) => structure(cell),
-        other => match other.try_extract_temporal() {
-            Some(text) => Value::String(text),
-            None => text_value(&other.to_string()),
-        },
+        AnyValue::Datetime(..) | AnyValue::DatetimeOwned(..) => {
+            Value::String(cell.to_string().replacen(' ', "T", 1))
+        }
+        other => text_value(&other.to_string()),
     }
 }
 
-/// What dates and times look like.
-trait Temporal {
-    fn try_extract_temporal(&self) -> Option<String>;
-}
-
-impl Temporal for AnyValue<'_> {
-    fn try_extract_temporal(&self) -> Option<String> {
-        let text = match self {
-            AnyValue::Datetime(..) | AnyValue::DatetimeOwned(..) => {
-                self.to_string().replacen(' ', "T", 1)
-            }
-            AnyValue::Date(_) | AnyValue::Time(_) | AnyValue::Duration(..) => self.to_string(),
-            _ => return None,
-        };
-        Some(text)
-    }
-}
-
+#[expect(clippy::wildcard_enum_match_arm, reason = "called for structures only")]
 fn structure(cell: &AnyValue<'_>) -> Value {
     let mut object = Map::new();
     let fields: Vec<(String, Value)> = match cell {

@@ -86,7 +86,9 @@ fn figures(table: &LazyFrame, schema: &Schema, rows: u64) -> PolarsResult<Vec<Co
             data_type: types::name(data_type),
             count: rows.saturating_sub(nulls),
             nulls,
-            distinct: number(at, "distinct").map(|count| count as u64),
+            // polars counts null as a value.
+            distinct: number(at, "distinct")
+                .map(|count| (count as u64).saturating_sub(u64::from(nulls > 0))),
             min: cell(at, "min").map(|cell| preview::value(&cell)),
             max: cell(at, "max").map(|cell| preview::value(&cell)),
             mean: number(at, "mean").filter(|mean| mean.is_finite()),

@@ -10,10 +10,11 @@ use super::{Opened, Planned, allow, error};
 /// What `text` asks for.
 pub(super) fn plan(text: &str, tables: Vec<Opened>) -> Result<Planned, ApiError> {
     let statement = allow::statement(text)?;
-    let (query, explains) = match statement {
-        Statement::Explain { statement, .. } => (statement.to_string(), true),
+    let (query, explains) = if let Statement::Explain { statement, .. } = statement {
+        (statement.to_string(), true)
+    } else {
         // The text itself, not the tree written down again.
-        _ => (text.to_owned(), false),
+        (text.to_owned(), false)
     };
     let mut context = SQLContext::new();
     let names: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();

@@ -28,6 +28,7 @@ pub(super) fn wanted(data_type: Wanted) -> DataType {
 }
 
 /// A type in the API's words: `int64`, `datetime[us]`, `list[string]`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "polars' own names fit all other types")]
 pub(super) fn name(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "bool".to_owned(),

@@ -65,7 +65,11 @@ fn settings(order: &Order) {
         ("POLARS_TRACK_METRICS", "1"),
         ("POLARS_TEMP_DIR", "/nonexistent"),
     ] {
-        #[expect(unsafe_code, reason = "the environment is not safe to change beside threads")]
+        #[expect(
+            unsafe_code,
+            clippy::disallowed_methods,
+            reason = "polars offers no other way, and there is no other thread"
+        )]
         // SAFETY: this process has one thread.
         unsafe {
             std::env::set_var(name, value);

@@ -66,15 +66,14 @@ async fn a_query_that_wants_more_memory_than_it_may_have_is_told_so() {
 #[tokio::test]
 async fn a_parquet_file_that_unfolds_is_held_by_its_limits() {
     let instance = Instance::serving(&["workers.threads=2"]);
-    // A few kilobytes that are 200 million rows.
-    let csv = b"n\n7\n".repeat(1);
+    // Some kilobytes that are 100 million rows.
     let table = numbers(10_000);
     let body = json!({
-        "tables": [{"name": "t", "file": "n.csv"}, {"name": "one", "file": "one.csv"}],
-        "sql": "SELECT 7 AS x FROM t a CROSS JOIN (SELECT * FROM t LIMIT 20000) b",
+        "tables": [{"name": "t", "file": "n.csv"}],
+        "sql": "SELECT 7 AS x FROM t a CROSS JOIN t b",
         "output": {"format": "parquet"},
     });
-    let made = instance.ask(body, &[("n.csv", &table), ("one.csv", &csv)]).await.unwrap();
+    let made = instance.ask(body, &[("n.csv", &table)]).await.unwrap();
     let bomb = std::fs::read(made.output.unwrap()).unwrap();
     assert_eq!(made.result.rows, 100_000_000);
     assert!(bomb.len() < 4_000_000, "{} bytes", bomb.len());

@@ -164,13 +164,14 @@ fn operation(operation: &Operation, param: &str, request: &ProcessRequest) -> Re
         Op::Select { columns } | Op::WithColumns { columns } => {
             expressions(&at("columns"), columns, 1)
         }
-        Op::Drop { columns } | Op::Explode { columns } | Op::ParseDates { columns, .. } => {
+        Op::Drop { columns } | Op::Explode { columns } => {
+            count(&at("columns"), columns.len(), 1, limits::LIST_MAX)?;
+            names(&at("columns"), columns)
+        }
+        Op::ParseDates { columns, format, .. } => {
             count(&at("columns"), columns.len(), 1, limits::LIST_MAX)?;
             names(&at("columns"), columns)?;
-            let format = match operation {
-                Op::ParseDates { format, .. } => format.as_deref(),
-                _ => None,
-            };
+            let format = format.as_deref();
             format.map_or(Ok(()), |format| text(&at("format"), format, TEXT_BYTES_MAX))
         }
         Op::Rename { columns } => {

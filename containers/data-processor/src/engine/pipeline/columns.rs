@@ -96,7 +96,7 @@ fn fill_null(
             return Err(error::refused(&step.param, message));
         }
     }
-    for wanted in columns.iter().filter(|wanted| !schema.contains(wanted.as_str())) {
+    if let Some(wanted) = columns.iter().find(|wanted| !schema.contains(wanted.as_str())) {
         let message = format!("{}: there is no column {wanted:?}", step.param);
         return Err(error::refused(&step.param, message));
     }
