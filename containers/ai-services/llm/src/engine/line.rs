@@ -70,15 +70,15 @@ impl Line {
         self.turn().map(|at| self.waiting[at].key)
     }
 
-    /// Takes the one whose turn it is out; the less urgent ones have been passed over.
-    pub(super) fn take(&mut self) -> Option<SequenceKey> {
-        let taken = self.waiting.remove(self.turn()?);
+    /// Takes one whose turn it was out; the less urgent ones have been passed over.
+    pub(super) fn take(&mut self, key: SequenceKey) {
+        let at = self.waiting.iter().position(|waiter| waiter.key == key);
+        let Some(taken) = at.map(|at| self.waiting.remove(at)) else { return };
         for waiter in &mut self.waiting {
             if waiter.class > taken.class {
                 waiter.passed_over = waiter.passed_over.saturating_add(1);
             }
         }
-        Some(taken.key)
     }
 
     /// `cost` was spent on a sequence of `owner`.
@@ -114,6 +114,13 @@ mod tests {
 
     use super::*;
 
+    /// Takes whose turn it is.
+    fn next(line: &mut Line) -> SequenceKey {
+        let first = line.first().unwrap();
+        line.take(first);
+        first
+    }
+
     fn key(number: u64) -> SequenceKey {
         SequenceKey::of(number)
     }
@@ -129,7 +136,7 @@ mod tests {
         let mut picks = 0;
         loop {
             line.push(key(picks + 1), Class::Interactive, owner(1), false);
-            if line.take() == Some(key(0)) {
+            if next(&mut line) == key(0) {
                 break;
             }
             picks += 1;
@@ -149,7 +156,7 @@ mod tests {
             line.push(key(number), Class::Normal, owner(2), number == 50);
         }
         for _ in 0..6 {
-            let taken = line.take().unwrap();
+            let taken = next(&mut line);
             order.push(if taken < key(50) { 1 } else { 2 });
             line.charge(owner(order[order.len() - 1]), 100);
         }
@@ -191,7 +198,7 @@ mod tests {
                 let new = key((before.len() + number) as u64);
                 line.push(new, class(*rank), owner(*who), false);
                 of.insert(new, *who);
-                let taken = line.take().unwrap();
+                let taken = next(&mut line);
                 line.charge(owner(of[&taken]), *cost);
                 left.retain(|waiting| *waiting != taken);
             }

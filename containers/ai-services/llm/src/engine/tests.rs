@@ -235,9 +235,10 @@ fn prompt(head: u32, len: usize) -> Vec<u32> {
 proptest! {
     #[test]
     fn blocks_are_neither_leaked_nor_shared_wrongly_and_all_sequences_end(
-        history in proptest::collection::vec(operation(), 1..200)
+        rows_max in 1usize..=4,
+        history in proptest::collection::vec(operation(), 1..300),
     ) {
-        let mut world = World::new(LIMITS);
+        let mut world = World::new(SchedulerLimits { rows_max, ..LIMITS });
         for operation in history {
             match operation {
                 Operation::Submit { prompt: len, output, class, owner, head } => {
@@ -354,6 +355,23 @@ fn the_urgent_take_the_place_of_the_others_who_come_back() {
     // It finds both its full blocks again, and its one sampled token is computed.
     assert_eq!(rows_of(&plan), [(batch, 1, true)]);
     assert!(plan.started.is_empty(), "it had started before");
+}
+
+#[test]
+fn who_was_displaced_often_enough_stays() {
+    let mut world = world(|limits| limits.rows_max = 1);
+    let batch = world.submit(prompt(0, 8), 30, Class::Batch, 0);
+    world.step(0);
+    let mut displaced = 0;
+    for number in 0..10 {
+        let urgent = world.submit(prompt(3 + number, 8), 1, Class::Interactive, 1);
+        world.step(0);
+        displaced += usize::from(!world.mirrors.contains_key(&urgent));
+        world.step(0);
+    }
+    assert_eq!(displaced, 3, "each time the urgent one was done in one step");
+    assert!(world.mirrors.contains_key(&batch));
+    world.run_to_the_end();
 }
 
 #[test]
