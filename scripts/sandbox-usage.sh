@@ -10,37 +10,56 @@ command -v strace >/dev/null || { echo 'error: strace not found (apt-get install
 
 work=$(mktemp -d)
 home=$work/home
-programs=$work/bin
-mkdir -p "$programs"
+port=$((20000 + RANDOM % 20000))
+traced=()
 cli() { "$binaries/ai-semble" --home "$home" --quiet "$@"; }
-# shellcheck disable=SC2317  # called by the trap
-clean_up() {
-    cli down >/dev/null 2>&1 || true
-    rm -rf "$work"
+# strace ends when its service does, and the service when it is told to.
+end_traced() {
+    local pid
+    for pid in "${traced[@]}"; do pkill -TERM -P "$pid" 2>/dev/null || true; done
+    wait
+    traced=()
 }
-trap clean_up EXIT
+trap 'end_traced; rm -rf "$work"' EXIT
 
-# `up` starts the services that lie beside its own program: each is put behind strace.
-services=()
-for service in orchestrator llm nlp vision data-processor; do
-    program=$binaries/ai-semble-$service
-    [ -x "$program" ] || continue
-    services+=("$service")
-    {
-        echo '#!/bin/sh'
-        echo "exec strace -f -qq -e raw=all -o '$work/$service.trace' '$program' \"\$@\""
-    } >"$programs/ai-semble-$service"
-    chmod +x "$programs/ai-semble-$service"
+start() { # SERVICE FLAGS...
+    local service=$1
+    shift
+    strace -f -qq -e raw=all -o "$work/$service.trace" "$binaries/ai-semble-$service" "$@" \
+        >>"$work/$service.log" 2>&1 &
+    traced+=($!)
+}
+
+mkdir -p "$work"/{llm,store,files}
+# Away from the source tree: its settings are not what is asked about.
+cd "$work"
+cli keys create --name usage --scope llm --scope jobs --scope metrics --output "$work/key" >/dev/null
+start llm --set "model.path=$model_file" --set 'model.sha256=' --set "socket.path=$work/llm/llm.sock"
+start orchestrator --set "keys.file=$home/keys/keys.json" --set "store.dir=$work/store" \
+    --set "services.llm=[\"$work/llm/llm.sock\"]" --set "listen.address=127.0.0.1:$port" \
+    --set "files.dir=$work/files"
+ask() { # PATH OPTIONS...
+    curl --silent --show-error --max-time 120 -H "Authorization: Bearer $(cat "$work/key")" \
+        -H 'Content-Type: application/json' "http://127.0.0.1:$port$1" "${@:2}"
+}
+for _ in $(seq 300); do
+    if ask /ready --fail >/dev/null 2>&1; then break; fi
+    sleep 1
 done
-cp "$binaries/ai-semble" "$programs/"
-
-cli models pull --file "$model_file" >/dev/null
-"$programs/ai-semble" --home "$home" --quiet up --detach >&2
-cli complete --max-tokens 24 'The capital of France is' >&2
-for _ in 1 2 3; do cli complete --max-tokens 4 'One, two,' >/dev/null; done
-cli status >&2 || true
-cli doctor >&2 || true
-cli down >&2
+if ! ask /ready --fail >/dev/null; then
+    tail -n 2 "$work"/*.log >&2
+    exit 1
+fi
+prompt='{"prompt": "The capital of France is", "max_tokens": 16}'
+ask /ai/llm/completion -H 'Prefer: wait=60' -d "$prompt" | jq -c '{text}' >&2
+ask /ai/llm/completion -H 'Accept: text/event-stream' -d "$prompt" >/dev/null
+ask /v1/chat/completions -d '{"model": "any", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}' >/dev/null
+ask /ai/llm/completion -d '{"prompt": 7}' >/dev/null
+ask /jobs >/dev/null
+ask /metrics >/dev/null
+cli keys create --name another --scope llm --output "$work/key2" >/dev/null
+end_traced
+services=(llm orchestrator)
 
 for service in "${services[@]}"; do
     [ -s "$work/$service.trace" ] || continue
