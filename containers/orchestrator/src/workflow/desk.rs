@@ -47,11 +47,11 @@ impl Desk {
         }
     }
 
-    /// Takes a workflow in. It is durable when this returns. Says whether it had been taken before.
+    /// Takes a workflow in. It is durable when this returns.
     ///
     /// # Errors
-    /// `invalid_request`, naming the step; `forbidden` when the key does not open what a step needs;
-    /// `overloaded`; the store's.
+    /// `invalid_request`, naming the step; `forbidden` when the key does not open what a step
+    /// needs; `overloaded`; the store's.
     pub async fn submit(
         &self,
         origin: &Origin,
