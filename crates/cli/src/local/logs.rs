@@ -101,13 +101,14 @@ pub fn summary(line: &[u8]) -> Option<String> {
     };
     let text =
         |value: Option<&serde_json::Value>| value.and_then(|v| v.as_str()).map(str::to_owned);
-    let level = text(value.get("level"))?;
+    let level = text(value.get("level"))?.to_ascii_uppercase();
     if !matches!(level.as_str(), "WARN" | "ERROR") {
         return None;
     }
     let fields = value.get("fields").unwrap_or(&value);
     let message = text(fields.get("message")).or_else(|| text(value.get("message")))?;
-    let error = text(fields.get("error")).map(|error| format!(": {error}")).unwrap_or_default();
+    let error = text(fields.get("error")).or_else(|| text(value.get("error.cause")));
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     Some(printable(&format!("{level} {message}{error}")))
 }
 
@@ -160,6 +161,11 @@ mod tests {
             Some("WARN slow: disk"),
         );
         check(r#"{"level":"ERROR","message":"flat"}"#, Some("ERROR flat"));
+        // As our services write it.
+        check(
+            r#"{"ts":"t","level":"error","message":"not started","error.cause":"no key"}"#,
+            Some("ERROR not started: no key"),
+        );
         check("thread main panicked\u{1b}[31m", Some("thread main panicked[31m"));
         check("", None);
     }
