@@ -1,13 +1,15 @@
 //! Runs a plan with polars' streaming engine: the result goes to a file, or by in batches, and is
 //! never held as a whole. Counts meanwhile how many rows have been read.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aisemble_protocol::ApiError;
 use aisemble_protocol::data::{ProcessResult, TableFormat};
-use polars::prelude::{LazyFrame, PolarsResult};
+use polars::prelude::{DataFrame, Engine, IntoLazy as _, LazyFrame, PolarsResult};
 use polars_stream::{PhysNodeKind, StreamingQuery};
 
 use super::{Task, columns, error, preview, profile, write};
@@ -51,22 +53,26 @@ pub(super) fn execute(
         .as_ref()
         .filter(|(format, _)| matches!(format, TableFormat::Parquet | TableFormat::Arrow));
     let described = if let Some((format, path)) = native {
-        let sink = write::native(frame, *format, path).map_err(failed)?;
-        run(sink, counters).map_err(failed)?;
+        run(frame, counters, |frame| write::native(frame, *format, path)).map_err(failed)?;
         let written = write::reopen(*format, path).map_err(failed)?;
         let (rows, first) = write::look(&written, task.preview_rows).map_err(failed)?;
         result.rows = rows;
         result.preview = preview::rows(&first);
         written
     } else {
-        let batches = Arc::new(Mutex::new(write::Batches::create(task).map_err(failed)?));
+        let mut batches = None;
         let again = frame.clone();
-        let sink = write::batched(frame, &batches).map_err(failed)?;
-        run(sink, counters).map_err(failed)?;
-        let mut batches = batches.lock().unwrap_or_else(PoisonError::into_inner);
-        batches.finish().map_err(failed)?;
-        result.rows = batches.rows();
-        result.preview = preview::rows(&batches.first(&schema));
+        run(frame, counters, |frame| {
+            let new = Arc::new(Mutex::new(write::Batches::create(task)?));
+            write::batched(frame, batches.insert(new))
+        })
+        .map_err(failed)?;
+        if let Some(batches) = batches {
+            let mut batches = batches.lock().unwrap_or_else(PoisonError::into_inner);
+            batches.finish().map_err(failed)?;
+            result.rows = batches.rows();
+            result.preview = preview::rows(&batches.first(&schema));
+        }
         again
     };
     result.preview_truncated = (result.preview.len() as u64) < result.rows;
@@ -79,8 +85,47 @@ pub(super) fn execute(
     Ok(result)
 }
 
+/// Runs a plan into the sink that `end` puts on it. What the streaming engine has not learnt yet, it
+/// answers with a panic; the other engine then computes the result, in memory, and a new sink takes
+/// it.
+fn run(
+    frame: LazyFrame,
+    counters: &Counters,
+    mut end: impl FnMut(LazyFrame) -> PolarsResult<LazyFrame>,
+) -> PolarsResult<()> {
+    let again = frame.clone();
+    let sink = end(frame)?;
+    match catch_unwind(AssertUnwindSafe(|| stream(sink, counters))) {
+        Ok(outcome) => outcome,
+        Err(panic) if is_not_implemented(&panic) => {
+            let table = again.collect_with_engine(Engine::InMemory)?.unwrap_single();
+            stream(end(table.lazy())?, counters)
+        }
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// The whole result of a plan, which must be small.
+pub(super) fn collect(frame: LazyFrame) -> PolarsResult<DataFrame> {
+    let again = frame.clone();
+    let streamed = catch_unwind(AssertUnwindSafe(|| frame.collect_with_engine(Engine::Streaming)));
+    let result = match streamed {
+        Ok(outcome) => outcome,
+        Err(panic) if is_not_implemented(&panic) => again.collect_with_engine(Engine::InMemory),
+        Err(panic) => resume_unwind(panic),
+    };
+    Ok(result?.unwrap_single())
+}
+
+/// Whether a panic is one of `todo!` and `unimplemented!`.
+fn is_not_implemented(panic: &Box<dyn Any + Send>) -> bool {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    said.starts_with("not implemented") || said.starts_with("not yet implemented")
+}
+
 /// Runs a plan that ends in a sink.
-fn run(frame: LazyFrame, counters: &Counters) -> PolarsResult<()> {
+fn stream(frame: LazyFrame, counters: &Counters) -> PolarsResult<()> {
     let mut plan = frame.with_streaming(true).to_alp_optimized()?;
     plan.ensure_root_node_is_sink();
     let query = StreamingQuery::build(plan.lp_top, &mut plan.lp_arena, &mut plan.expr_arena)?;

@@ -4,10 +4,11 @@
 use aisemble_protocol::ApiError;
 use aisemble_protocol::data::{ColumnProfile, HistogramBin, QuantileValue, ValueCount};
 use polars::prelude::{
-    AnyValue, DataFrame, DataType, Engine, Expr, LazyFrame, PolarsResult, QuantileMethod, Schema,
-    SortMultipleOptions, len, lit,
+    AnyValue, DataType, Expr, LazyFrame, PolarsResult, QuantileMethod, Schema, SortMultipleOptions,
+    len, lit,
 };
 
+use super::execute::collect;
 use super::{error, expression, preview, types};
 
 /// Columns that are profiled at most.
@@ -40,10 +41,6 @@ pub(super) fn profile(
         Ok(columns)
     };
     made().map_err(|source| error::of_polars("profile", &source))
-}
-
-fn collect(frame: LazyFrame) -> PolarsResult<DataFrame> {
-    Ok(frame.collect_with_engine(Engine::Streaming)?.unwrap_single())
 }
 
 fn figures(table: &LazyFrame, schema: &Schema, rows: u64) -> PolarsResult<Vec<ColumnProfile>> {

@@ -211,6 +211,16 @@ fn a_table_is_described() {
 }
 
 #[test]
+fn what_the_streaming_engine_cannot_do_is_done_in_memory() {
+    check(
+        json!([{"op": "with_columns", "columns": ["CAST(score AS DECIMAL(10, 2)) AS score"]},
+            {"op": "sort", "by": [{"by": "score", "descending": true, "nulls_last": true}]},
+            {"op": "limit", "rows": 1}, {"op": "select", "columns": ["name", "score"]}]),
+        json!([{"name": "Grace", "score": "7.00"}]),
+    );
+}
+
+#[test]
 fn a_mistake_is_said_of_the_operation_that_made_it() {
     let said = |operations: Value| pipeline(&operations).unwrap_err();
     let missing = said(json!([{"op": "limit", "rows": 1}, {"op": "select", "columns": ["nme"]}]));

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aisemble_protocol::data::TableFormat;
 use polars::prelude::{
-    CsvWriter, DataFrame, Engine, FileWriteFormat, IpcCompression, IpcScanOptions,
-    IpcWriterOptions, JsonFormat, JsonWriter, LazyFrame, ParquetWriteOptions, PlRefPath,
-    PlanCallback, PolarsError, PolarsResult, ScanArgsParquet, Schema, SerWriter as _,
-    SinkDestination, SinkTarget, UnifiedScanArgs, UnifiedSinkArgs, len,
+    CsvWriter, DataFrame, FileWriteFormat, IpcCompression, IpcScanOptions, IpcWriterOptions,
+    JsonFormat, JsonWriter, LazyFrame, ParquetWriteOptions, PlRefPath, PlanCallback, PolarsError,
+    PolarsResult, ScanArgsParquet, Schema, SerWriter as _, SinkDestination, SinkTarget,
+    UnifiedScanArgs, UnifiedSinkArgs, len,
 };
 
 use super::Task;
+use super::execute::collect;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 65_536;
@@ -54,9 +55,6 @@ pub(super) fn reopen(format: TableFormat, path: &Path) -> PolarsResult<LazyFrame
 
 /// How many rows a written table has, and the first of them.
 pub(super) fn look(written: &LazyFrame, rows: usize) -> PolarsResult<(u64, DataFrame)> {
-    let collect = |frame: LazyFrame| -> PolarsResult<DataFrame> {
-        Ok(frame.collect_with_engine(Engine::Streaming)?.unwrap_single())
-    };
     let count = collect(written.clone().select([len().alias("rows")]))?;
     let total = count.column("rows")?.get(0)?.try_extract::<u64>()?;
     let first = collect(written.clone().limit(rows as polars::prelude::IdxSize))?;

@@ -52,6 +52,8 @@ pub(crate) fn run(control: UnixStream) -> i32 {
         return EXIT_NOT_STARTED;
     }
     settings(&order);
+    // Warnings are for developers; standard error is the service's log.
+    polars::error::set_warning_function(|_text, _kind| {});
     let task = task(order, inline);
     let said = work(&control, task);
     i32::from(message::send(&control, &said).is_err())

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use aisemble_protocol::ApiError;
 use aisemble_protocol::data::{Aggregate, Operation, limits};
 use polars::prelude::{
-    Column, DataFrame, Engine, ExplodeOptions, Expr, IntoLazy as _, LazyFrame, PolarsResult,
+    Column, DataFrame, ExplodeOptions, Expr, IntoLazy as _, LazyFrame, PolarsResult,
     QuantileMethod, UniqueKeepStrategy, UnpivotArgsDSL, all, element, lit,
 };
 
+use super::super::execute::collect;
 use super::super::{error, expression};
 use super::Step;
 
@@ -150,8 +151,4 @@ fn described(schema: &polars::prelude::Schema, found: &DataFrame) -> PolarsResul
         });
     }
     Ok(DataFrame::new_infer_height(columns)?.lazy())
-}
-
-fn collect(frame: LazyFrame) -> PolarsResult<DataFrame> {
-    Ok(frame.collect_with_engine(Engine::Streaming)?.unwrap_single())
 }
