@@ -23,15 +23,14 @@ impl<'a> StepBatch<'a> {
     /// Adds the rows of one sequence: `tokens` from position `start` on. The logits of the last row
     /// are wanted when `samples`.
     pub fn push(&mut self, tokens: &[u32], start: usize, blocks: &'a [u32], samples: bool) {
-        self.push_drafted(tokens, &[], start, blocks, samples);
+        self.push_drafted((tokens, &[]), start, blocks, samples);
     }
 
-    /// As [`push`](Self::push), with a row for each token of `draft` behind the known ones; their
+    /// As [`push`](Self::push), with a row for each token of a draft behind the known ones; their
     /// logits are wanted too when `samples`.
     pub fn push_drafted(
         &mut self,
-        tokens: &[u32],
-        draft: &[u32],
+        (tokens, draft): (&[u32], &[u32]),
         start: usize,
         blocks: &'a [u32],
         samples: bool,

@@ -110,7 +110,7 @@ impl ServingModel {
         for part in &plan.parts {
             let known = &self.scheduler.tokens(part.key)[part.start..part.start + part.rows];
             let blocks = self.scheduler.blocks(part.key);
-            batch.push_drafted(known, &part.draft, part.start, blocks, part.samples);
+            batch.push_drafted((known, &part.draft), part.start, blocks, part.samples);
         }
         self.decoder.forward(&batch, &mut self.caches)
     }
