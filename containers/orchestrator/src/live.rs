@@ -1,6 +1,6 @@
-//! What running jobs make as it comes, for those who look on: text, or results of single items. Kept
-//! in memory as long as a worker writes it or somebody reads it; the durable record is the job's
-//! events and its result.
+//! What running jobs make as it comes, for those who look on: text, or results of single items.
+//! Kept in memory as long as a worker writes it or somebody reads it; the durable record is the
+//! job's events and its result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -1,6 +1,6 @@
-//! The typed client of the HTTP API: completions and work of every other kind (waited for, followed,
-//! as jobs), jobs and their events, models, health. Deadlines, retries with jittered backoff, and
-//! errors as the server's own `problem+json` live here once.
+//! The typed client of the HTTP API: completions and work of every other kind (waited for,
+//! followed, as jobs), jobs and their events, models, health. Deadlines, retries with jittered
+//! backoff, and errors as the server's own `problem+json` live here once.
 //!
 //! It must not know how the server does anything, print anything, or read a configuration.
 

@@ -1,5 +1,5 @@
-//! Work of every kind that is done as a job (`/ai/*`, `/data/process`), in its three forms: submitted,
-//! waited for, followed. What differs between the kinds is in [`WorkRequest`].
+//! Work of every kind that is done as a job (`/ai/*`, `/data/process`), in its three forms:
+//! submitted, waited for, followed. What differs between the kinds is in [`WorkRequest`].
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -64,8 +64,8 @@ impl Jobs {
         self.store.submit(JobId::generate(), new, self.clock.now_ms()).await
     }
 
-    /// Accepts a job under an id of the caller's making ([`JobId::child`]), or gives the one that has
-    /// it: submitting is repeatable.
+    /// Accepts a job under an id of the caller's making ([`JobId::child`]), or gives the one that
+    /// has it: submitting is repeatable.
     ///
     /// # Errors
     /// As [`Self::submit`].

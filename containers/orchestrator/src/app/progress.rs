@@ -1,6 +1,6 @@
 //! A job as somebody watches it: the job, each token or item as it comes, how far it is, then the
-//! result or the error. The tokens of a completion together are the text of its result, whatever was
-//! retried in between.
+//! result or the error. The tokens of a completion together are the text of its result, whatever
+//! was retried in between.
 
 use std::collections::VecDeque;
 use std::future::Future;

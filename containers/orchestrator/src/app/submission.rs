@@ -1,5 +1,5 @@
-//! What becomes of a request for work of any kind, without HTTP: checked, admitted, made durable, and
-//! waited for.
+//! What becomes of a request for work of any kind, without HTTP: checked, admitted, made durable,
+//! and waited for.
 
 use std::time::Duration;
 

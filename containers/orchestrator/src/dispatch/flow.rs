@@ -1,5 +1,6 @@
-//! Calls that are answered by a stream of events, of whatever service: sent to the instance with the
-//! least to do, to another when that one is gone, metered. Dropping one cancels it in the service.
+//! Calls that are answered by a stream of events, of whatever service: sent to the instance with
+//! the least to do, to another when that one is gone, metered. Dropping one cancels it in the
+//! service.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The instances of one capability: which of them host a model, which of those gets a call, and what
-//! is said when none can.
+//! The instances of one capability: which of them host a model, which of those gets a call, and
+//! what is said when none can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

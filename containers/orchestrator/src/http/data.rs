@@ -13,9 +13,9 @@ use super::extract::{Delivery, From, Json};
 use crate::app::App;
 use crate::work::Processing;
 
-/// Runs SQL or a pipeline of operations over tables, as a durable job: answered with the job, or with
-/// its result when `Prefer: wait=N` allows, or with events (`Accept: text/event-stream`): `job`,
-/// `progress`, then `result` or `error`.
+/// Runs SQL or a pipeline of operations over tables, as a durable job: answered with the job, or
+/// with its result when `Prefer: wait=N` allows, or with events (`Accept: text/event-stream`):
+/// `job`, `progress`, then `result` or `error`.
 #[utoipa::path(post, path = "/data/process", tag = "data", security(("key" = ["data"])),
     params(
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds"),

@@ -1,5 +1,5 @@
-//! `GET /docs`: the OpenAPI document as a page to read. One file of HTML without scripts and without
-//! anything from elsewhere, made once.
+//! `GET /docs`: the OpenAPI document as a page to read. One file of HTML without scripts and
+//! without anything from elsewhere, made once.
 //!
 //! It must not know any route: what it shows is what the document says.
 

@@ -1,5 +1,5 @@
-//! The door of every kind of work: the request becomes a job, and the caller gets the job at once, or
-//! its result when `Prefer: wait=N` allows, or events as they come.
+//! The door of every kind of work: the request becomes a job, and the caller gets the job at once,
+//! or its result when `Prefer: wait=N` allows, or events as they come.
 
 use std::sync::Arc;
 use std::time::Duration;

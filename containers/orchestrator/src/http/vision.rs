@@ -24,7 +24,8 @@ const BODY_BYTES_MAX: usize = 15 * 1024 * 1024;
 /// Analyses pictures, as a durable job: answered with the job, or with its result when `Prefer:
 /// wait=N` allows, or with events (`Accept: text/event-stream`): `job`, an `item` for each picture
 /// as it is done, then `result` or `error`. A body of `multipart/form-data` has the pictures as
-/// parts named `image`, and the other fields as parts of their own or together as JSON in `request`.
+/// parts named `image`, and the other fields as parts of their own or together as JSON in
+/// `request`.
 #[utoipa::path(post, path = "/ai/vision/analyze", tag = "vision", security(("key" = ["vision"])),
     params(
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds"),

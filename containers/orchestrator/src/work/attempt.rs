@@ -1,5 +1,5 @@
-//! What every attempt at a job has: the services, who follows it, its deadline, and how it waits for
-//! room without losing the job's turn.
+//! What every attempt at a job has: the services, who follows it, its deadline, and how it waits
+//! for room without losing the job's turn.
 
 use std::future::Future;
 use std::path::{Component, Path};

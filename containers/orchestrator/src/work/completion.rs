@@ -1,4 +1,5 @@
-//! Completions: a generation read to its end, its tokens recorded in coalesced events and shown live.
+//! Completions: a generation read to its end, its tokens recorded in coalesced events and shown
+//! live.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The kinds of jobs: what a request of each is, how it is checked, and how an attempt at it is made.
-//! One table says which there are; doors, admission and the executor know no kind by name.
+//! The kinds of jobs: what a request of each is, how it is checked, and how an attempt at it is
+//! made. One table says which there are; doors, admission and the executor know no kind by name.
 //!
 //! It must not know HTTP, or how jobs are stored, claimed and retried.
 

@@ -1,5 +1,5 @@
-//! How far a job is, recorded as events `progress`: few enough that a job of any length stays within
-//! what it may record.
+//! How far a job is, recorded as events `progress`: few enough that a job of any length stays
+//! within what it may record.
 
 use std::time::{Duration, Instant};
 

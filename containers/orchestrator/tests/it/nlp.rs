@@ -1,5 +1,5 @@
-//! Work on texts: every task as a job, followed item by item, waited for, retried, cancelled; and the
-//! routes of other servers that keep no job.
+//! Work on texts: every task as a job, followed item by item, waited for, retried, cancelled; and
+//! the routes of other servers that keep no job.
 
 use aisemble_orchestrator::capability::Capability;
 use aisemble_protocol::keys::Scope;

@@ -1,5 +1,5 @@
-//! Limits of a key: how often it may ask, and how many jobs it may have; and that a repeated request
-//! is answered although there is no room for another.
+//! Limits of a key: how often it may ask, and how many jobs it may have; and that a repeated
+//! request is answered although there is no room for another.
 
 use aisemble_protocol::keys::{KeyLimits, Scope};
 use serde_json::json;

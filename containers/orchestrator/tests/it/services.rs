@@ -1,6 +1,6 @@
 //! Services of the other capabilities in this process: real gRPC on real sockets, with simple
-//! answers. What a text says decides how a service behaves: `hold` waits for leave, `die` breaks the
-//! first call off after its first part.
+//! answers. What a text says decides how a service behaves: `hold` waits for leave, `die` breaks
+//! the first call off after its first part.
 
 use std::path::Path;
 use std::pin::Pin;
