@@ -1,5 +1,5 @@
-//! Writes tensors as a safetensors file: an 8-byte length, a JSON header, the data. The same tensors
-//! give the same bytes, on every machine and in every version of this crate's dependencies.
+//! Writes tensors as a safetensors file: an 8-byte length, a JSON header, the data. The same
+//! tensors give the same bytes, on every machine and in every version of this crate's dependencies.
 
 use std::fmt::Write as _;
 use std::io::Write;

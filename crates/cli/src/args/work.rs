@@ -94,8 +94,8 @@ pub struct Redact {
     /// The texts.
     #[command(flatten)]
     pub texts: Texts,
-    /// Only this rule: email, phone, iban, credit_card, ip_address, mac_address, url, us_ssn; may be
-    /// given several times [default: all]
+    /// Only this rule: email, phone, iban, credit_card, ip_address, mac_address, url, us_ssn; may
+    /// be given several times [default: all]
     #[arg(long, value_name = "RULE", value_parser = rule)]
     pub rule: Vec<RedactRule>,
     /// A pattern of your own, as `CASE=C-[0-9]+`; may be given several times
@@ -165,6 +165,12 @@ pub struct DataQuery {
     /// Describe each column: nulls, distinct values, mean, quantiles
     #[arg(long)]
     pub profile: bool,
+    /// Text that means null in CSV files, as NA; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub null: Vec<String>,
+    /// Character between the fields of CSV files [default: , or a tab for .tsv]
+    #[arg(long, value_name = "CHAR")]
+    pub delimiter: Option<String>,
     /// Format of files whose ending does not say it
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub format: Option<TableFormat>,

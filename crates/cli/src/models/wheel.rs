@@ -14,8 +14,8 @@ const ENTRIES_MAX: usize = 10_000;
 /// Bytes of a wheel; with it the archive's own index is bounded too.
 const WHEEL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
-/// Hands the content of the entry `inner` and its length to `take`. The content is cut one byte after
-/// that length, so that an entry that is longer than it says cannot fill the disk.
+/// Hands the content of the entry `inner` and its length to `take`. The content is cut one byte
+/// after that length, so that an entry that is longer than it says cannot fill the disk.
 ///
 /// # Errors
 /// When the file is no archive, has no such entry, or the entry is longer than `bytes_max`.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use aisemble_client::Client;
 use aisemble_protocol::FileId;
 use aisemble_protocol::data::{
-    ColumnProfile, OutputRequest, ProcessRequest, ProcessResult, TableFormat, TableInput, limits,
+    ColumnProfile, OutputRequest, ProcessRequest, ProcessResult, ReadOptions, TableFormat,
+    TableInput, limits,
 };
 use aisemble_protocol::file::Purpose;
 use serde_json::Value;
@@ -105,6 +106,7 @@ async fn send(
 ) -> Outcome<()> {
     for (name, path) in named {
         let mut table = TableInput { name: name.clone(), ..TableInput::default() };
+        table.options = read_options(options);
         let text = path.to_string_lossy();
         let bytes = match fs::metadata(path) {
             Ok(data) => data.len(),
@@ -117,6 +119,7 @@ async fn send(
             }
             Err(error) => return Err(Failure::file("read", path, error)),
         };
+        check_format(path, options)?;
         let is_csv = text.to_ascii_lowercase().ends_with(".csv");
         let content = (is_csv && bytes <= INLINE_BYTES_MAX).then(|| fs::read_to_string(path).ok());
         if let Some(Some(content)) = content {
@@ -130,6 +133,27 @@ async fn send(
         tables.push(table);
     }
     Ok(())
+}
+
+/// How CSV is read, when it is not read the usual way.
+fn read_options(options: &DataQuery) -> Option<ReadOptions> {
+    let is_usual = options.null.is_empty() && options.delimiter.is_none();
+    (!is_usual).then(|| ReadOptions {
+        null_values: options.null.clone(),
+        delimiter: options.delimiter.clone(),
+        ..ReadOptions::default()
+    })
+}
+
+/// Says before anything is sent what cannot be read.
+fn check_format(path: &Path, options: &DataQuery) -> Outcome<()> {
+    let name = path.to_string_lossy();
+    if options.format.is_some() || TableFormat::of_name(&name).is_some() {
+        return Ok(());
+    }
+    let known = TableFormat::ALL.map(TableFormat::as_str).join(", ");
+    Err(Failure::new(Exit::Usage, format!("the ending of {name} says no format"))
+        .hint(format!("say it with --format: {known}")))
 }
 
 async fn query(
@@ -147,7 +171,13 @@ async fn query(
         profile: options.profile,
         ..ProcessRequest::default()
     };
-    let result = work::run(client, &request, terminal).await?;
+    let result = work::run(client, &request, terminal).await.map_err(|failure| {
+        let is_about_text = failure.message.contains("`str`") || failure.message.contains("string");
+        if failure.hint.is_none() && is_about_text && options.null.is_empty() {
+            return failure.hint("is a column text because of marks like NA? name them: --null NA");
+        }
+        failure
+    })?;
     if let (Some(path), Some(made)) = (&options.output, &result.output) {
         let Some(id) = &made.file else {
             return Err(Failure::new(Exit::Failed, "the server kept no file of the result"));

@@ -2,6 +2,7 @@
 //! cancelled on Ctrl-C.
 
 use aisemble_client::{Client, ClientError, WorkEvent, WorkRequest};
+use aisemble_protocol::ErrorCode;
 use futures_util::StreamExt as _;
 use indicatif::ProgressBar;
 use serde_json::Value;
@@ -18,7 +19,7 @@ pub(super) async fn run<R: WorkRequest + 'static>(
     request: &R,
     terminal: Terminal,
 ) -> Outcome<R::Answer> {
-    let mut events = client.follow(request).await?;
+    let mut events = client.follow(request).await.map_err(not_there)?;
     let bar = terminal.percent_bar("working");
     let mut job = None;
     loop {
@@ -49,6 +50,19 @@ pub(super) async fn run<R: WorkRequest + 'static>(
             None => return Err(ClientError::StreamEnded { what: R::PATH.to_owned() }.into()),
         }
     }
+}
+
+/// A capability that is not configured is a matter of `up`, not of the request.
+fn not_there(error: ClientError) -> Failure {
+    let is_missing = error.code() == Some(ErrorCode::Unprocessable);
+    let failure = Failure::from(error);
+    if is_missing && failure.message.contains("this server does no") {
+        return failure.hint(
+            "ai-semble models pull --default, then `ai-semble up` again: it starts every service \
+             whose program and models are there",
+        );
+    }
+    failure
 }
 
 /// Whatever is counted: `done` of `total`, or `rows_done` of `rows`.

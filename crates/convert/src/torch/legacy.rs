@@ -1,5 +1,6 @@
 //! The format of torch before 1.6, still written on request: five pickles (a magic number, a
-//! version, the machine, the object, the keys of its storages), then each storage's length and bytes.
+//! version, the machine, the object, the keys of its storages), then each storage's length and
+//! bytes.
 
 use std::collections::BTreeMap;
 
