@@ -79,6 +79,7 @@ fn source(service: &str, from: &str) -> (String, String) {
         "%h/.local/share/ai-semble/files" => own("files"),
         "%h/.config/ai-semble/llm/%i.toml" => ("config".to_owned(), format!("llm/{MODEL}.toml")),
         "%t/ai-semble/llm-%i" => own("llm-socket"),
+        "%t/ai-semble/http" => own("http-socket"),
         _ => {
             if let Some(path) = from.strip_prefix("%h/.local/share/ai-semble/files/") {
                 return ("files".to_owned(), path.to_owned());
@@ -178,9 +179,6 @@ fn container(service: &str, flavour: &Flavour) -> String {
     for setting in settings {
         arguments.extend(["--set".to_owned(), (*setting).to_owned()]);
     }
-    if service == "orchestrator" {
-        arguments.extend(["--set".into(), "listen.socket=/run/ai-semble/http/http.sock".into()]);
-    }
     let memory = mebibytes(unit.one("Service", "MemoryMax")).min(flavour.memory_mib_max);
     let mut text = format!(
         "    - name: {service}
@@ -217,9 +215,6 @@ fn container(service: &str, flavour: &Flavour) -> String {
     text.push_str("      volumeMounts:\n");
     let mut mounts = mounts(service, flavour.services);
     if service == "orchestrator" {
-        let path = "/run/ai-semble/http".to_owned();
-        let volume = "http-socket".to_owned();
-        mounts.push(Mount { volume, path, within: String::new(), read_only: false });
         let (volume, path) = ("keys".to_owned(), "/run/secrets".to_owned());
         mounts.push(Mount { volume, path, within: String::new(), read_only: true });
     }
@@ -281,7 +276,7 @@ fn render(flavour: &Flavour) -> String {
         .iter()
         .flat_map(|service| mounts(service, flavour.services))
         .map(|mount| mount.volume)
-        .chain(["http-socket".to_owned(), "keys".to_owned()])
+        .chain(["keys".to_owned()])
         .collect();
     for volume in mounted {
         if volume.ends_with("-socket") {
