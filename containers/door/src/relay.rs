@@ -87,7 +87,7 @@ async fn join(mut caller: TcpStream, behind: &Path) {
             return;
         }
     };
-    // Time limits of heads and bodies are the orchestrator's: it ends its side, and this one follows.
+    // Time limits of heads and bodies are the orchestrator's: it ends its side, and this follows.
     if let Err(error) = tokio::io::copy_bidirectional(&mut caller, &mut orchestrator).await {
         tracing::debug!(error = %error, "a connection broke off");
     }

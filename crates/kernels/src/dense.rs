@@ -1,5 +1,6 @@
 //! Products of activations with float weights for many rows at once: the layers of encoders, whose
-//! batches have hundreds of rows (decoders, with few rows, read [`PackedMatrix`](crate::PackedMatrix)).
+//! batches have hundreds of rows (decoders, with few rows, read
+//! [`PackedMatrix`](crate::PackedMatrix)).
 //!
 //! Panels of 32 output features lie one after the other, inside a panel the 32 weights of an
 //! input feature are adjacent. It knows shapes and the partition of work; the arithmetic is in
@@ -12,7 +13,8 @@ use crate::error::KernelError;
 use crate::pool::Pool;
 use crate::simd::dense::{PANEL, Panel, multiply_panel};
 
-/// Rows that are multiplied with a panel before the next panel: they stay in the second-level cache.
+/// Rows that are multiplied with a panel before the next panel: they stay in the second-level
+/// cache.
 const PASS_ROWS: usize = 192;
 /// Multiplications up to which waking other threads takes longer than the work.
 const ALONE_MULTIPLICATIONS_MAX: usize = 256 * 1024;

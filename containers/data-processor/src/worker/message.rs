@@ -165,7 +165,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn any_bytes_are_a_frame_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
             if let Ok(frame) = read_frame(bytes.as_slice()) {
                 prop_assert!(frame.len() + 4 <= bytes.len());
             }

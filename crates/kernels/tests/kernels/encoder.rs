@@ -104,7 +104,12 @@ proptest! {
     }
 
     #[test]
-    fn biases_are_added(width in 1usize..50, m in 1usize..6, activation in activation(), seed: u64) {
+    fn biases_are_added(
+        width in 1usize..50,
+        m in 1usize..6,
+        activation in activation(),
+        seed: u64,
+    ) {
         let mut source = Source(seed);
         let (x, bias) = (source.floats(m * width), source.floats(width));
         let sum = |(at, x): (usize, &f32)| f64::from(*x) + f64::from(bias[at % width]);
@@ -148,8 +153,8 @@ proptest! {
             next += length;
             next - length..next
         }).collect();
-        let qkv: Vec<f32> =
-            Source(seed).floats(next * 3 * heads * shape.head_dim).iter().map(|v| v / 3.0).collect();
+        let floats = Source(seed).floats(next * 3 * heads * shape.head_dim);
+        let qkv: Vec<f32> = floats.iter().map(|v| v / 3.0).collect();
         let expected = attention(&qkv, &sequences, shape);
         for pool in pools() {
             let mut out = vec![f32::NAN; next * heads * shape.head_dim];

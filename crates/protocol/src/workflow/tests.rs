@@ -182,7 +182,9 @@ proptest! {
     }
 
     #[test]
-    fn any_graph_is_ordered_or_refused(edges in proptest::collection::vec((0_usize..8, 0_usize..8), 0..16)) {
+    fn any_graph_is_ordered_or_refused(
+        edges in proptest::collection::vec((0_usize..8, 0_usize..8), 0..16),
+    ) {
         let steps: Vec<Value> = (0..8)
             .map(|number| {
                 let needs = edges.iter().filter(|(to, _)| *to == number);

@@ -129,7 +129,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn terms_are_merged_and_multiplied_as_maps_are(a in terms(), b in terms(), most in 0usize..9) {
+        fn terms_are_merged_and_multiplied_as_maps_are(
+            a in terms(),
+            b in terms(),
+            most in 0usize..9,
+        ) {
             let (left, right): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 (a.iter().copied().collect(), b.iter().copied().collect());
             let mut largest: BTreeMap<u32, f32> = left.clone();

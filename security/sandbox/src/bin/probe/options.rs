@@ -40,7 +40,8 @@ Deeds:
   panic abort int80 x32            how the process ends is the answer
   executable-memory backtrace core-limit dumpable
 
-Exit code: 0 as the policy says, 1 not, 2 usage, 3 the sandbox could not be put in force, 4 no trace.
+Exit code: 0 as the policy says, 1 not, 2 usage, 3 the sandbox could not be put in force,
+4 no trace.
 A deed has no expectation: it passes when it succeeds.
 ";
 
