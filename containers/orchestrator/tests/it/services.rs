@@ -24,6 +24,9 @@ use tonic::{Request, Response, Status};
 
 const SHA256: &str = "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
+/// Steps that a query that holds tells of.
+pub(crate) const STEPS: usize = 20_000;
+
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -336,7 +339,9 @@ impl Data for Service {
         }
         let result_json = serde_json::to_string(&result).unwrap();
         let outcome = event(Event::Outcome(v1::Outcome { result_json, output }));
-        Ok(self.answer(&sql, vec![progress(1), progress(2)], vec![outcome]))
+        let steps = if sql.contains("hold") { STEPS } else { 2 };
+        let parts = (1..=u64::try_from(steps).unwrap()).map(progress).collect();
+        Ok(self.answer(&sql, parts, vec![outcome]))
     }
 }
 
