@@ -124,10 +124,9 @@ fn write_schema(html: &mut String, name: &str, schema: &Value) {
         schema["required"].as_array().into_iter().flatten().map(text).collect();
     for (field, kind) in entries(&schema["properties"]) {
         let needed = if required.contains(&field) { " <small>required</small>" } else { "" };
-        let about = match &kind["description"] {
-            Value::String(_) => prose(&kind["description"]),
-            _ => prose(&kind["oneOf"][0]["description"]),
-        };
+        let own = kind["description"].is_string();
+        let about =
+            prose(if own { &kind["description"] } else { &kind["oneOf"][0]["description"] });
         row(html, &format!("<code>{}</code>{needed}", escaped(field)), &type_of(kind), &about);
     }
     if !schema["properties"].is_object() {
@@ -158,9 +157,9 @@ fn type_of(schema: &Value) -> String {
             values.iter().map(|value| format!("<code>{}</code>", escaped(text(value)))).collect();
         return values.join(" ");
     }
-    let name = match &schema["type"] {
-        Value::Array(names) => names.iter().map(text).find(|name| *name != "null").unwrap_or(""),
-        one => text(one),
+    let name = match schema["type"].as_array() {
+        Some(names) => names.iter().map(text).find(|name| *name != "null").unwrap_or_default(),
+        None => text(&schema["type"]),
     };
     match name {
         "array" => format!("list of {}", type_of(&schema["items"])),
