@@ -48,6 +48,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("image", &["aisemble-vision"]),
     ("polars", &["aisemble-data-processor"]),
     ("polars-sql", &["aisemble-data-processor"]),
+    ("llguidance", &["aisemble-llm"]),
     ("axum", &["aisemble-orchestrator"]),
     ("rusqlite", &["aisemble-jobs"]),
     ("seccompiler", &["aisemble-sandbox"]),

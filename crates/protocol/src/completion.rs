@@ -7,6 +7,7 @@ use crate::job::{JobId, JobOptions};
 use crate::nlp::{
     CustomPattern, NlpTask as _, RedactRequest, RedactRule, RedactedSpan, Replacement, Texts,
 };
+use crate::response_format::ResponseFormat;
 use crate::{limits, v1};
 
 /// A completion to make. Give `prompt` (taken as it is) or `messages` (through the model's chat
@@ -69,6 +70,10 @@ pub struct CompletionRequest {
     /// Go on after the end-of-sequence token; for benchmarks.
     #[serde(default)]
     pub ignore_eos: bool,
+    /// What the completion must look like: JSON of a schema, a regular expression, a grammar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub response_format: Option<ResponseFormat>,
     /// Hide personal data in the completion, by the nlp service. The text then comes as a whole: no
     /// token is shown or recorded before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +83,8 @@ pub struct CompletionRequest {
     pub job: Option<JobOptions>,
 }
 
-/// What to hide in a completion, as `POST /ai/nlp/redact` has it. `{}` = what the built-in rules find.
+/// What to hide in a completion, as `POST /ai/nlp/redact` has it. `{}` = what the built-in rules
+/// find.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -273,7 +279,18 @@ impl CompletionRequest {
                 .into(),
             ignore_eos: self.ignore_eos,
             owner: String::new(),
+            constraint: self.constraint()?,
         })
+    }
+
+    fn constraint(&self) -> Result<Option<v1::Constraint>, ApiError> {
+        let Some(format) = &self.response_format else { return Ok(None) };
+        let constraint = format.to_constraint()?;
+        if constraint.is_some() && self.ignore_eos {
+            let message = "response_format says where the text ends; ignore_eos goes on after it";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
+        Ok(constraint)
     }
 
     fn check_redact(&self, redact: &RedactOutput) -> Result<(), ApiError> {
@@ -297,9 +314,13 @@ impl CompletionRequest {
                 check_messages(messages)?;
                 let messages = messages
                     .iter()
-                    .map(|m| v1::ChatMessage { role: m.role.clone(), content: m.content.clone() })
+                    .map(|m| v1::ChatMessage {
+                        role: m.role.clone(),
+                        content: m.content.clone(),
+                        ..v1::ChatMessage::default()
+                    })
                     .collect();
-                Ok(v1::generate_request::Input::Chat(v1::Chat { messages }))
+                Ok(v1::generate_request::Input::Chat(v1::Chat { messages, ..v1::Chat::default() }))
             }
             (Some(_), Some(_)) => {
                 Err(ApiError::invalid("messages", "give prompt or messages, not both"))

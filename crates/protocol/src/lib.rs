@@ -13,6 +13,7 @@ pub mod keys;
 pub mod limits;
 pub mod model;
 pub mod nlp;
+pub mod response_format;
 pub mod vision;
 pub mod workflow;
 

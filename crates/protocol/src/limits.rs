@@ -19,6 +19,8 @@ pub const STOP_BYTES_MAX: usize = 256;
 pub const TOP_LOGPROBS_MAX: u32 = 20;
 /// Entries of `logit_bias`.
 pub const LOGIT_BIAS_MAX: usize = 1024;
+/// Bytes of a JSON schema, regular expression or grammar that an output must fit.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 * 1024;
 /// Jobs that one job may wait for (`needs`).
 pub const JOB_NEEDS_MAX: usize = 256;
 /// Attempts of one job, the first included.

@@ -108,6 +108,7 @@ fn job(number: u64) -> Job {
         output_tokens_max: 1 + below(24) as usize,
         sampling,
         logprobs: LogprobsWanted::No,
+        constraint: None,
         stop: StopStrings::default(),
         ignore_eos: true,
         class: [Class::Interactive, Class::Normal, Class::Batch][below(3) as usize],

@@ -9,6 +9,7 @@ use aisemble_protocol::{ApiError, ErrorCode, v1};
 use aisemble_weights::Tokenizer;
 use tokio::sync::Semaphore;
 
+use crate::constraint::{Constraint, Constraints, Form, FormError, Vocabulary};
 use crate::engine::{Footprint, Scheduler, SchedulerLimits};
 use crate::serving::{Job, Meters, Piece};
 use crate::text::PromptEncoder;
@@ -44,6 +45,8 @@ pub struct Host {
     pub tokenizer: Arc<Tokenizer>,
     /// Prompts to ids.
     pub encoder: Arc<PromptEncoder>,
+    /// What outputs can be held to.
+    pub constraints: Arc<Constraints>,
     /// The model thread.
     pub batcher: Batcher<Job, Piece>,
     /// Its figures.
@@ -57,6 +60,31 @@ impl Host {
     #[must_use]
     pub fn encodings() -> Semaphore {
         Semaphore::new(ENCODINGS_MAX)
+    }
+
+    /// What compiles forms for a model with this tokenizer.
+    #[must_use]
+    pub fn constraints(tokenizer: &Arc<Tokenizer>) -> Arc<Constraints> {
+        let tokenizer = Arc::clone(tokenizer);
+        Arc::new(Constraints::new(move || vocabulary(&tokenizer)))
+    }
+
+    /// Compiles what an output must fit; costly for large forms.
+    ///
+    /// # Errors
+    /// `unprocessable` with the reason.
+    pub async fn constraint(&self, form: Option<Form>) -> Result<Option<Constraint>, ApiError> {
+        let Some(form) = form else { return Ok(None) };
+        match self.constraints.compile(form).await {
+            Ok(constraint) => Ok(Some(constraint)),
+            Err(error @ FormError::Unable) => {
+                Err(ApiError::new(ErrorCode::Internal, error.to_string()))
+            }
+            Err(error) => {
+                let message = format!("response_format: {error}");
+                Err(ApiError::new(ErrorCode::Unprocessable, message).with_param("response_format"))
+            }
+        }
     }
 
     /// Refuses a request for a model that is not hosted here.
@@ -154,4 +182,14 @@ impl Host {
         let options = SubmitOptions { priority, deadline, outputs_max: PIECES_WAITING_MAX };
         self.batcher.submit(permit, job, options)
     }
+}
+
+/// The tokens as constraints see them. What is no text has no bytes.
+fn vocabulary(tokenizer: &Tokenizer) -> Vocabulary {
+    let ids = 0..tokenizer.vocabulary_len() as u32;
+    let piece = |id: u32| {
+        let is_text = !tokenizer.is_control(id) && !tokenizer.ends_generation(id);
+        is_text.then(|| tokenizer.piece(id).unwrap_or_default().to_vec())
+    };
+    Vocabulary { pieces: ids.map(piece).collect(), ends: tokenizer.end_of_generation().to_vec() }
 }

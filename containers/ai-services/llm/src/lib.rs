@@ -6,6 +6,7 @@
 //! -> the caller's bounded channel. See docs/llm.md.
 
 pub mod config;
+pub mod constraint;
 pub mod engine;
 pub mod grpc;
 pub mod host;

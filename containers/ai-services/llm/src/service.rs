@@ -94,7 +94,9 @@ impl Service for LlmService {
         })?;
         let encoder = Arc::new(encoder);
         let encodings = Host::encodings();
-        let host = Host { info, limits, tokenizer, encoder, batcher, meters, encodings };
+        let constraints = Host::constraints(&tokenizer);
+        let host =
+            Host { info, limits, tokenizer, encoder, constraints, batcher, meters, encodings };
         Ok(Self { host: Arc::new(host) })
     }
 

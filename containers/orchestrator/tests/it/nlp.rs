@@ -189,7 +189,9 @@ async fn openai_s_embeddings_refuse_as_openai_does() {
         let answer = stack.admin.post("/v1/embeddings", &[], &body).await;
         assert_eq!(answer.status, status, "{body}: {}", answer.text);
         let error = &answer.json["error"];
-        let keys: Vec<_> = error.as_object().unwrap().keys().map(String::as_str).collect();
+        let fields = error.as_object().unwrap();
+        let mut keys: Vec<_> = fields.keys().map(String::as_str).collect();
+        keys.sort_unstable();
         assert_eq!(keys, ["code", "message", "param", "type"]);
         assert_eq!(error["type"], "invalid_request_error");
         assert_eq!(error["param"], param, "{body}: {}", answer.text);

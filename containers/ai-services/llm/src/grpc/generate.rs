@@ -11,7 +11,8 @@ use futures_util::stream::{self, BoxStream};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::input::{Input, stop_strings};
+use super::input::{Input, form, stop_strings};
+use crate::constraint::Form;
 use crate::engine::{Class, OwnerKey};
 use crate::host::Host;
 use crate::sampling::{LogprobsWanted, SamplingParameters, TokenLogprob};
@@ -44,6 +45,7 @@ struct Checked {
     max_tokens: usize,
     sampling: SamplingParameters,
     logprobs: LogprobsWanted,
+    form: Option<Form>,
     stop: crate::text::StopStrings,
     priority: v1::Priority,
     ignore_eos: bool,
@@ -66,6 +68,7 @@ pub(super) async fn generate(
     let prompt = host.encode(move |encoder| input.tokens(encoder, true)).await?;
     let prompt_tokens = prompt.len();
     let output_tokens_max = host.output_tokens(prompt_tokens, checked.max_tokens)?;
+    let constraint = host.constraint(checked.form).await?;
     tracing::debug!(
         request.id = request_id,
         job.id = job_id,
@@ -79,6 +82,7 @@ pub(super) async fn generate(
         output_tokens_max,
         sampling: checked.sampling,
         logprobs: checked.logprobs,
+        constraint,
         stop: checked.stop,
         ignore_eos: checked.ignore_eos,
         class: class(checked.priority),
@@ -140,6 +144,7 @@ fn check(host: &Host, request: v1::GenerateRequest) -> Result<Checked, ApiError>
             rand::random(),
         )?,
         logprobs,
+        form: form(request.constraint, request.ignore_eos)?,
         stop: stop_strings(request.stop)?,
         priority,
         ignore_eos: request.ignore_eos,
@@ -162,6 +167,12 @@ async fn next(answer: Option<Answer>) -> Option<(Item, Option<Answer>)> {
         Ok(Some(Piece::Failed)) => {
             let error = ApiError::new(ErrorCode::Internal, "the model failed on this request");
             Some((Err(error.into()), None))
+        }
+        Ok(Some(Piece::Unfollowable)) => {
+            let message = "response_format: it is too complex to be followed further than the \
+                           text came; make it simpler";
+            let error = ApiError::new(ErrorCode::Unprocessable, message);
+            Some((Err(error.with_param("response_format").into()), None))
         }
         Ok(Some(piece)) => {
             let event = v1::GenerateEvent { event: Some(answer.event(piece)?) };
@@ -186,7 +197,7 @@ impl Answer {
             }),
             Piece::Token(token) => Event::Token(self.token(token)),
             Piece::Finished(ending) => Event::Finished(self.finished(ending)),
-            Piece::Failed => return None,
+            Piece::Failed | Piece::Unfollowable => return None,
         })
     }
 

@@ -4,6 +4,7 @@
 
 use aisemble_protocol::{ApiError, ErrorCode, limits, v1};
 
+use crate::constraint::Form;
 use crate::text::{ChatError, Message, PromptEncoder, PromptError, StopStrings};
 
 /// Roles of messages. A template decides what it does with each.
@@ -108,4 +109,28 @@ pub(super) fn stop_strings(given: Vec<String>) -> Result<StopStrings, ApiError> 
         return Err(ApiError::invalid("stop", message));
     }
     Ok(StopStrings::new(given))
+}
+
+/// What the output of a request must fit.
+pub(super) fn form(
+    given: Option<v1::Constraint>,
+    ignore_eos: bool,
+) -> Result<Option<Form>, ApiError> {
+    use v1::constraint::Form as Given;
+    let Some(given) = given.and_then(|constraint| constraint.form) else { return Ok(None) };
+    let (Given::JsonSchema(text) | Given::Regex(text) | Given::Lark(text)) = &given;
+    let (bytes, limit) = (text.len(), limits::CONSTRAINT_BYTES_MAX);
+    if bytes == 0 || bytes > limit {
+        let message = format!("it has {bytes} bytes; between 1 and {limit} are taken");
+        return Err(ApiError::invalid("response_format", message));
+    }
+    if ignore_eos {
+        let message = "what the output must fit says where it ends; ignore_eos goes on after it";
+        return Err(ApiError::invalid("ignore_eos", message));
+    }
+    Ok(Some(match given {
+        Given::JsonSchema(text) => Form::JsonSchema(text),
+        Given::Regex(text) => Form::Regex(text),
+        Given::Lark(text) => Form::Lark(text),
+    }))
 }

@@ -2,8 +2,9 @@
 //! log-probabilities.
 //!
 //! The order (docs/llm.md has the sources): logit bias, repetition penalty over the prompt and the
-//! output, presence and frequency penalties over the output, then greedy choice at temperature 0,
-//! or temperature, top-k, top-p, min-p and the draw. It must not know sequences, text or channels.
+//! output, presence and frequency penalties over the output, the mask of a constraint, then greedy
+//! choice at temperature 0, or temperature, top-k, top-p, min-p and the draw. It must not know
+//! sequences, text or channels.
 
 mod logprobs;
 mod parameters;

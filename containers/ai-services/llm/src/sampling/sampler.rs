@@ -9,6 +9,7 @@ use super::logprobs::{TokenLogprob, top_logprobs};
 use super::parameters::{LogprobsWanted, SamplingParameters};
 use super::penalties::SeenTokens;
 use super::truncation::{self, Candidate};
+use crate::constraint::{Constraint, ConstraintLost};
 
 /// Words of the generator's stream that one draw uses (a `u64` is two of them).
 const WORDS_PER_DRAW: u128 = 2;
@@ -19,6 +20,9 @@ pub enum SampleError {
     /// Every logit is NaN or infinite.
     #[error("the model gave no finite logit")]
     NoFiniteLogit,
+    /// What the output must fit cannot be followed further: the form is too complex here.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintLost),
 }
 
 /// A chosen token.
@@ -38,6 +42,7 @@ pub struct SamplerState {
     seen: SeenTokens,
     random: ChaCha12Rng,
     drawn: u64,
+    constraint: Option<Constraint>,
 }
 
 impl SamplerState {
@@ -54,7 +59,19 @@ impl SamplerState {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&parameters.seed.to_le_bytes());
         let random = ChaCha12Rng::from_seed(key);
-        Self { parameters, wanted, seen, random, drawn: 0 }
+        Self { parameters, wanted, seen, random, drawn: 0, constraint: None }
+    }
+
+    /// Held to `constraint`, which is at its beginning.
+    #[must_use]
+    pub fn constrained(self, constraint: Option<Constraint>) -> Self {
+        Self { constraint, ..self }
+    }
+
+    /// What the output is held to.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&Constraint> {
+        self.constraint.as_ref()
     }
 
     fn uniform(&mut self) -> f64 {
@@ -75,13 +92,15 @@ impl Sampler {
     /// Chooses the next token of the sequence from `logits`, one for each token of the vocabulary.
     ///
     /// # Errors
-    /// When there is no finite logit: the model is broken, not the request.
+    /// When there is no finite logit: the model is broken, not the request. When the constraint is
+    /// too complex to be followed further.
     pub fn sample(
         &mut self,
         state: &mut SamplerState,
         logits: &[f32],
     ) -> Result<Sampled, SampleError> {
-        let token = if state.parameters.changes_logits() {
+        let constrained = state.constraint.is_some();
+        let token = if state.parameters.changes_logits() || constrained {
             let mut changed = std::mem::take(&mut self.changed);
             changed.clear();
             changed.extend_from_slice(logits);
@@ -93,13 +112,18 @@ impl Sampler {
             if state.parameters.penalises() {
                 state.seen.penalise(&state.parameters, &mut changed);
             }
-            let token = self.choose(state, &changed);
+            // After bias and penalties: nothing they do can let a wrong token in.
+            let masked = state.constraint.as_mut().map_or(Ok(()), |one| one.mask(&mut changed));
+            let token = masked.map(|()| self.choose(state, &changed));
             self.changed = changed;
-            token
+            token?
         } else {
             self.choose(state, logits)
         };
         let token = token.ok_or(SampleError::NoFiniteLogit)?;
+        if let Some(constraint) = &mut state.constraint {
+            constraint.accept(token)?;
+        }
         state.drawn += 1;
         if state.parameters.penalises() {
             state.seen.push(token);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use aisemble_batcher::Outlet;
 use aisemble_weights::Tokenizer;
 
+use crate::constraint::Constraint;
 use crate::engine::{Class, OwnerKey, Request};
 use crate::sampling::{LogprobsWanted, Sampled, SamplerState, SamplingParameters, TokenLogprob};
 use crate::text::{Detokenizer, StopScan, StopStrings};
@@ -23,6 +24,8 @@ pub struct Job {
     pub sampling: SamplingParameters,
     /// What to report beside each token.
     pub logprobs: LogprobsWanted,
+    /// What the output must fit; not together with `ignore_eos`.
+    pub constraint: Option<Constraint>,
     /// What ends the output.
     pub stop: StopStrings,
     /// Go on after an end token.
@@ -35,7 +38,8 @@ pub struct Job {
     pub since: Instant,
 }
 
-/// What a reader gets, in this order: `Started`, tokens, `Finished`; or `Failed` at any place.
+/// What a reader gets, in this order: `Started`, tokens, `Finished`; or a failure at
+/// any place.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
     /// The sequence runs.
@@ -51,6 +55,8 @@ pub enum Piece {
     Finished(Ending),
     /// The model failed on it.
     Failed,
+    /// What the output must fit is too complex to be followed further.
+    Unfollowable,
 }
 
 /// A sampled token.
@@ -121,7 +127,8 @@ impl Sequence {
     pub(super) fn new(job: Job, outlet: Outlet<Piece>) -> (Request, Self) {
         let sequence = Self {
             prompt_tokens: job.prompt.len(),
-            sampler: SamplerState::new(job.sampling, job.logprobs, &job.prompt),
+            sampler: SamplerState::new(job.sampling, job.logprobs, &job.prompt)
+                .constrained(job.constraint),
             output_tokens: 0,
             output_tokens_max: job.output_tokens_max,
             ignore_eos: job.ignore_eos,
@@ -195,7 +202,9 @@ impl Sequence {
         };
         let logprobs = if ends { None } else { sampled.logprobs };
         self.send(Piece::Token(TokenPiece { id, text, logprobs }));
-        if ends || self.stop.stopped() {
+        // Nothing can follow: no step is spent on the end token.
+        let whole = self.sampler.constraint().is_some_and(Constraint::is_complete);
+        if ends || whole || self.stop.stopped() {
             Fate::Ends(FinishReason::Stop)
         } else if self.output_tokens >= self.output_tokens_max {
             Fate::Ends(FinishReason::Length)
@@ -226,9 +235,10 @@ impl Sequence {
         self.outlet.finish();
     }
 
-    /// The model failed on it: tells the reader and lets it go.
+    /// No token can be chosen: tells the reader why and lets it go.
     pub(super) fn fail(self) {
-        self.send(Piece::Failed);
+        let lost = self.sampler.constraint().is_some_and(Constraint::is_lost);
+        self.send(if lost { Piece::Unfollowable } else { Piece::Failed });
         self.outlet.finish();
     }
 

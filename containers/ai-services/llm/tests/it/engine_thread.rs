@@ -54,6 +54,7 @@ fn job(prompt: &str, output_tokens_max: usize) -> Job {
         output_tokens_max,
         sampling: SamplingParameters::greedy(),
         logprobs: LogprobsWanted::No,
+        constraint: None,
         stop: StopStrings::default(),
         ignore_eos: true,
         class: Class::Normal,
@@ -79,7 +80,9 @@ fn read(mut reply: Reply<Piece>) -> (usize, Result<FinishReason, Lost>) {
                 return (tokens, Ok(ending.reason));
             }
             Ok(Some(Piece::Started { .. })) => assert_eq!(tokens, 0),
-            Ok(Some(Piece::Failed) | None) => panic!("no end after {tokens} tokens"),
+            Ok(Some(Piece::Failed | Piece::Unfollowable) | None) => {
+                panic!("no end after {tokens} tokens")
+            }
             Err(lost) => return (tokens, Err(lost)),
         }
     }
@@ -162,7 +165,7 @@ fn tokens(mut reply: Reply<Piece>) -> (Vec<u32>, usize) {
             Piece::Started { .. } => {}
             Piece::Token(token) => ids.push(token.id),
             Piece::Finished(ending) => return (ids, ending.cached_tokens),
-            Piece::Failed => panic!("the model failed"),
+            Piece::Failed | Piece::Unfollowable => panic!("the model failed"),
         }
     }
 }

@@ -125,11 +125,18 @@ pub(crate) fn prompt(text: &str, max_tokens: u32) -> v1::GenerateRequest {
     }
 }
 
+/// One message of a chat.
+pub(crate) fn said(role: &str, content: &str) -> v1::ChatMessage {
+    let (role, content) = (role.to_owned(), content.to_owned());
+    v1::ChatMessage { role, content, ..v1::ChatMessage::default() }
+}
+
 /// A greedy request for a chat of one message.
 pub(crate) fn chat(content: &str, max_tokens: u32) -> v1::GenerateRequest {
-    let message = v1::ChatMessage { role: "user".to_owned(), content: content.to_owned() };
+    let message = said("user", content);
+    let chat = v1::Chat { messages: vec![message], ..v1::Chat::default() };
     v1::GenerateRequest {
-        input: Some(v1::generate_request::Input::Chat(v1::Chat { messages: vec![message] })),
+        input: Some(v1::generate_request::Input::Chat(chat)),
         ..prompt("", max_tokens)
     }
 }

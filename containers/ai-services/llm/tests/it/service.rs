@@ -3,7 +3,7 @@
 use aisemble_protocol::v1::FinishReason;
 use aisemble_protocol::{ErrorCode, v1};
 
-use crate::instance::{Answer, Instance, answer, chat, prompt};
+use crate::instance::{Answer, Instance, answer, chat, prompt, said};
 use crate::model_file::SHA256;
 
 const COUNT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,";
@@ -17,8 +17,7 @@ fn seeded(text: &str, seed: u64) -> v1::GenerateRequest {
 fn capital_question(max_tokens: u32) -> v1::GenerateRequest {
     let mut request = chat("What is the capital of France?", max_tokens);
     if let Some(v1::generate_request::Input::Chat(chat)) = &mut request.input {
-        let content = "You are a helpful assistant.".to_owned();
-        chat.messages.insert(0, v1::ChatMessage { role: "system".to_owned(), content });
+        chat.messages.insert(0, said("system", "You are a helpful assistant."));
     }
     request
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aisemble_protocol::ApiError;
 use aisemble_protocol::completion::ChatMessage;
+use aisemble_protocol::response_format::ResponseFormat;
 use axum::Json as Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -19,8 +20,15 @@ use super::shapes::{ChatChoice, Completion};
 use super::{Plan, stream};
 use crate::app::{App, Origin};
 
-const OWN_FIELDS: [&str; 6] =
-    ["model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs"];
+const OWN_FIELDS: [&str; 7] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "logprobs",
+    "top_logprobs",
+    "response_format",
+];
 
 /// The parameters that only chats have.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -40,9 +48,12 @@ pub(in crate::http) struct ChatRequest {
     logprobs: bool,
     /// And of so many alternatives.
     top_logprobs: Option<u32>,
+    /// What the answer must look like; beyond OpenAI also `regex` and `grammar`.
+    #[schema(value_type = Option<Object>)]
+    response_format: Option<ResponseFormat>,
 }
 
-/// Continues a chat, as OpenAI does. Not done yet and refused by name: tools, `response_format`.
+/// Continues a chat, as OpenAI does. Not done yet and refused by name: tools.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", security(("key" = ["llm"])),
     request_body = ChatRequest,
     responses((status = 200, body = Completion<ChatChoice>,
@@ -85,6 +96,7 @@ fn plan(app: &App, body: Map<String, Value>) -> Result<Plan, ApiError> {
     let mut request = sampling.request(&chat.model);
     request.messages = Some(messages(chat.messages)?);
     (request.logprobs, request.top_logprobs) = (chat.logprobs, chat.top_logprobs);
+    request.response_format = chat.response_format;
     request.max_tokens = Some(match max_tokens {
         Some(given) => given,
         None => app.resolve_model(&chat.model)?.limits.map_or(1, |max| max.output_tokens_max),

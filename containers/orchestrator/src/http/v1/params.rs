@@ -117,7 +117,8 @@ pub(super) fn read<T: DeserializeOwned>(
 ) -> Result<(Sampling, T), ApiError> {
     body.retain(|name, value| !value.is_null() && !HARMLESS.contains(&name.as_str()));
     for (name, asks_for_nothing) in NOT_DONE {
-        if let Some(value) = body.remove(name)
+        if !own_fields.contains(&name)
+            && let Some(value) = body.remove(name)
             && !asks_for_nothing(&value)
         {
             return Err(ApiError::invalid(name, format!("{name} is not supported yet")));
