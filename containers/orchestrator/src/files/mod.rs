@@ -397,9 +397,10 @@ fn not_found(id: FileId) -> ApiError {
 }
 
 fn file_error(error: &JobsError) -> ApiError {
-    match error {
-        JobsError::QuotaFull { .. } => ApiError::from(error),
-        _ => store_error(error),
+    if matches!(error, JobsError::QuotaFull { .. }) {
+        ApiError::from(error)
+    } else {
+        store_error(error)
     }
 }
 
@@ -407,12 +408,14 @@ fn file_error(error: &JobsError) -> ApiError {
 fn disk(error: &std::io::Error) -> ApiError {
     use std::io::ErrorKind;
     tracing::error!(error.cause = %error, "the disk that holds files refused");
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            ApiError::new(ErrorCode::StorageFull, "the disk that holds files is full")
-        }
-        ErrorKind::NotFound => ApiError::new(ErrorCode::Internal, "the file's content is gone"),
-        _ => ApiError::new(ErrorCode::Internal, "the disk that holds files failed"),
+    let kind = error.kind();
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    if full.contains(&kind) {
+        ApiError::new(ErrorCode::StorageFull, "the disk that holds files is full")
+    } else if kind == ErrorKind::NotFound {
+        ApiError::new(ErrorCode::Internal, "the file's content is gone")
+    } else {
+        ApiError::new(ErrorCode::Internal, "the disk that holds files failed")
     }
 }
 

@@ -172,12 +172,11 @@ impl Desk {
         let jobs = &self.engine.jobs;
         let page = jobs.store().events(view.id, 0).await.map_err(|error| store_error(&error))?;
         let phases = Phases::of(&page);
-        let outcome = match view.state {
-            JobState::Succeeded => {
-                let result = jobs.result(view.id).await.map_err(|error| store_error(&error))?;
-                result.and_then(|bytes| serde_json::from_slice::<Outcome>(&bytes).ok())
-            }
-            _ => None,
+        let outcome = if view.state == JobState::Succeeded {
+            let result = jobs.result(view.id).await.map_err(|error| store_error(&error))?;
+            result.and_then(|bytes| serde_json::from_slice::<Outcome>(&bytes).ok())
+        } else {
+            None
         };
         let children = if view.state.is_final() {
             Vec::new()

@@ -228,12 +228,11 @@ pub(super) fn scopes(request: &WorkflowRequest) -> Vec<Scope> {
         .steps
         .iter()
         .filter_map(|step| {
-            let kind = match step.kind {
-                StepKind::Map => {
-                    let kind = step.input["step"]["kind"].as_str()?;
-                    StepKind::ALL.into_iter().find(|known| known.as_str() == kind)?
-                }
-                kind => kind,
+            let kind = if step.kind == StepKind::Map {
+                let kind = step.input["step"]["kind"].as_str()?;
+                StepKind::ALL.into_iter().find(|known| known.as_str() == kind)?
+            } else {
+                step.kind
             };
             Scope::parse(kind.capability()?)
         })

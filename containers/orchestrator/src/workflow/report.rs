@@ -116,10 +116,10 @@ fn markdown(
     text.push_str("| step | kind | state | seconds | rows | failed | tokens |\n");
     text.push_str("|---|---|---|---|---|---|---|\n");
     for step in steps {
-        let seconds = match (step.started_at_ms, step.finished_at_ms) {
-            (Some(from), Some(to)) => format!("{:.1}", to.saturating_sub(from) as f64 / 1e3),
-            _ => String::new(),
-        };
+        let taken_ms = step.started_at_ms.zip(step.finished_at_ms);
+        let seconds = taken_ms.map_or_else(String::new, |(from, to)| {
+            format!("{:.1}", to.saturating_sub(from) as f64 / 1e3)
+        });
         let output = step.output.as_ref().unwrap_or(&Value::Null);
         let number = |key: &str| output[key].as_u64().map_or(String::new(), |n| n.to_string());
         let used = output["tokens"].as_u64().or_else(|| output["usage"]["total_tokens"].as_u64());
@@ -158,9 +158,9 @@ fn table(text: &mut String, rows: &[Value]) {
     text.push_str(&line(names.iter().map(|name| cell(name)).collect()));
     text.push_str(&line(names.iter().map(|_| "---".to_owned()).collect()));
     for row in rows {
-        let value = |name: &&String| match &row[name.as_str()] {
-            Value::String(value) => cell(value),
-            value => cell(&value.to_string()),
+        let value = |name: &&String| {
+            let value = &row[name.as_str()];
+            value.as_str().map_or_else(|| cell(&value.to_string()), cell)
         };
         text.push_str(&line(names.iter().map(value).collect()));
     }

@@ -50,10 +50,11 @@ impl Lines for Routes {
 
     fn error(&self, error: &JobError) -> (u16, Value) {
         let error = ApiError::new(error.code, error.message.clone());
-        let status = match error.code {
-            // As the route itself would answer.
-            ErrorCode::Unprocessable => 400,
-            code => status_of(code).as_u16(),
+        // As the route itself would answer.
+        let status = if error.code == ErrorCode::Unprocessable {
+            400
+        } else {
+            status_of(error.code).as_u16()
         };
         (status, serde_json::to_value(OpenAiError::new(&error)).unwrap_or_default())
     }
