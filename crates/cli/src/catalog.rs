@@ -5,7 +5,7 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aisemble_convert::{Format, Precision};
 use serde::Serialize;
@@ -14,6 +14,10 @@ use crate::failure::{Exit, Failure, Outcome};
 
 /// The catalogue that this command was built with.
 pub const BUILT_IN: &str = include_str!("../../../configs/models.toml");
+/// Files beside it, built in as well.
+const BESIDE: &[(&str, &[u8])] = &[];
+/// Bytes of one file beside a catalogue.
+const BESIDE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of a catalogue.
 const CATALOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of one model file.
@@ -29,6 +33,8 @@ pub const CAPABILITIES: [&str; 3] = ["llm", "nlp", "vision"];
 pub struct Catalog {
     /// The entries.
     pub models: Vec<Entry>,
+    /// The folder of its file; none for the built-in one.
+    folder: Option<PathBuf>,
 }
 
 /// One model.
@@ -66,6 +72,9 @@ pub struct ModelFile {
     /// How it becomes safetensors; none = it is taken as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Conversion>,
+    /// Path beside the catalogue, for small files of our own; empty = it comes from packages.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub beside: String,
     /// Where it comes from; several parts are joined in order.
     pub parts: Vec<Part>,
 }
@@ -117,7 +126,29 @@ impl Catalog {
             let message = format!("{} is larger than {CATALOG_BYTES_MAX} bytes", path.display());
             return Err(Failure::new(Exit::Usage, message));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(read)?, &path.display().to_string())
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let catalog = Self::parse(&text, &path.display().to_string())?;
+        Ok(Self { folder: path.parent().map(Path::to_path_buf), ..catalog })
+    }
+
+    /// The content of a file that lies beside the catalogue.
+    ///
+    /// # Errors
+    /// When it is not there, or larger than a file of our own.
+    pub fn beside(&self, name: &str) -> Outcome<Vec<u8>> {
+        let Some(folder) = &self.folder else {
+            let found = BESIDE.iter().find(|(known, _)| *known == name);
+            return found.map(|(_, content)| content.to_vec()).ok_or_else(|| {
+                Failure::new(Exit::Failed, format!("this command was built without {name}"))
+            });
+        };
+        let path = folder.join(name);
+        let read = |error| Failure::file("read", &path, error);
+        if std::fs::metadata(&path).map_err(read)?.len() > BESIDE_BYTES_MAX {
+            let message = format!("{} is larger than {BESIDE_BYTES_MAX} bytes", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        std::fs::read(&path).map_err(read)
     }
 
     /// Reads a catalogue; `origin` is its name in messages.
@@ -143,7 +174,7 @@ impl Catalog {
             }
             models.push(entry);
         }
-        Ok(Self { models })
+        Ok(Self { models, folder: None })
     }
 
     /// The entry of that name.
@@ -215,6 +246,10 @@ impl ModelFile {
         }
         if self.convert.is_some() && self.parts.len() > 1 {
             return Err(format!("file {:?} is both joined and converted", self.to));
+        }
+        let is_plain = |part: &str| check_file_name(part).is_ok();
+        if !self.beside.is_empty() && !self.beside.split('/').all(is_plain) {
+            return Err(format!("beside is {:?}; it must be a path of plain names", self.beside));
         }
         self.parts.iter().try_for_each(|part| part.package.check())
     }

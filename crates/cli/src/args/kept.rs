@@ -80,7 +80,8 @@ pub struct WorkflowRun {
     /// An input, as `limit=5` or `name=Eva`; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub input: Vec<String>,
-    /// Upload this file and give its id as an input, as `table=orders.csv`
+    /// Upload this file and give it as an input, as `table=orders.csv`: its id, and its format if
+    /// it is a table
     #[arg(long, value_name = "NAME=PATH")]
     pub file_input: Vec<String>,
     /// Print the id and return

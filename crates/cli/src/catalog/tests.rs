@@ -31,6 +31,11 @@ fn the_built_in_catalogue_is_sound_and_has_the_default_of_each_capability() {
     for entry in &catalog.models {
         assert!(!entry.license.is_empty() && !entry.description.is_empty(), "{}", entry.name);
         assert!(entry.capability == "llm" || !entry.architecture.is_empty(), "{}", entry.name);
+        let beside = entry.files.iter().filter(|file| !file.beside.is_empty());
+        for file in beside {
+            let content = catalog.beside(&file.beside).unwrap();
+            assert_eq!(content.len() as u64, file.bytes, "{}", file.beside);
+        }
         // Only formats that are data are ever handed to a service.
         for file in &entry.files {
             let ending = file.to.rsplit('.').next().unwrap();
@@ -104,6 +109,14 @@ fn a_model_of_several_files_says_where_each_comes_from() {
     check(&long, "\"labels.json\"", "\"model.safetensors\"", "twice");
     check(&long, "to = \"labels.json\"", "to = \"../l\"", "plain file name");
     check(&long, "inner = \"l.json\"\n", "", "both inner and parts");
+    let beside = "beside = \"heads/a.json\"\n";
+    check(
+        &long,
+        "inner = \"l.json\"\n",
+        &format!("inner = \"x\"\n{beside}"),
+        "comes from elsewhere",
+    );
+    check(&long, "inner = \"l.json\"\n", "beside = \"../a.json\"\n", "plain names");
     check(&long, "license = \"MIT\"\n", "license = \"MIT\"\ninner = \"x\"\n", "[[model.file]]");
 }
 

