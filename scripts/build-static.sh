@@ -43,8 +43,12 @@ else
 fi
 # --target keeps the flags away from build scripts and procedural macros, which must be dynamic.
 cd "$root"
-RUSTFLAGS=$flags \
+export RUSTFLAGS=$flags
+if [ "$profile" = dev ]; then
+    cargo test --locked --workspace --no-run --target "$target"
+else
     cargo build --locked --profile "$profile" --target "$target" "${arguments[@]}"
+fi
 mkdir -p "$output"
 for binary in "${binaries[@]}"; do
     install -m 0555 "$target_dir/$target/$folder/$binary" "$output/$binary"

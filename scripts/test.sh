@@ -69,8 +69,10 @@ if [ "$lint" = 1 ]; then
     cargo clippy --workspace --all-targets --locked -- -D warnings
 fi
 
+# Programs and tests in one go: programs alone would build every dependency a second time, with fewer
+# features.
 step "build"
-cargo build --workspace --bins --locked
+cargo test --workspace --no-run --locked
 
 step "the OpenAI client, for the tests that use it"
 venv=$cache/openai-client
