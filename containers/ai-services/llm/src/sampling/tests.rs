@@ -99,6 +99,7 @@ proptest! {
             Err(SampleError::NoFiniteLogit) => {
                 prop_assert!(penalty != 1.0 || !logits.iter().any(|logit| logit.is_finite()));
             }
+            Err(SampleError::Constraint(lost)) => prop_assert!(false, "unconstrained: {}", lost),
         }
     }
 }
