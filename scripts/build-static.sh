@@ -51,7 +51,8 @@ else
 fi
 mkdir -p "$output"
 for binary in "${binaries[@]}"; do
-    install -m 0555 "$target_dir/$target/$folder/$binary" "$output/$binary"
+    # Without symbols: those of a test build are hundreds of megabytes.
+    install -s -m 0555 "$target_dir/$target/$folder/$binary" "$output/$binary"
     # The crates in it, beside it and in its image.
     scripts/sbom.sh "$(package_of "$binary")" "$output/$binary.cdx.json"
 done
