@@ -195,6 +195,35 @@ def splade(folder):
     return out
 
 
+class Exported:
+    """Weights of an ONNX export: matrices are transposed and named after the products, in the order of the graph."""
+
+    PARTS = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"]
+
+    def __init__(self, weights, layers):
+        self.weights = weights
+        products = [name for name in weights.header if name.startswith("onnx::MatMul_")]
+        products.sort(key=lambda name: int(name.split("_")[1]))
+        paths = [f"distilbert.transformer.layer.{at}.{part}" for at in range(layers) for part in self.PARTS]
+        self.names = {f"{path}.weight": name for path, name in zip(paths + ["classifier"], products, strict=True)}
+
+    def __contains__(self, name):
+        return name in self.names or name in self.weights
+
+    def __getitem__(self, name):
+        return self.weights[self.names[name]].T if name in self.names else self.weights[name]
+
+
+def quire(folder):
+    w, encode = Exported(Weights(f"{folder}/model.safetensors"), 6), tokenizer(folder)
+    out = []
+    for text in ["She have two cats and they was hungry.", "I went to there house yesterday because its raining."]:
+        ids = encode.encode(text).ids
+        chances = softmax(linear(w, "classifier", distilbert(w, {"n_heads": 12, "n_layers": 6}, ids)))
+        out.append({"text": text, "ids": ids, "tags": chances.argmax(1).tolist(), "scores": rounded(chances.max(1), 5)})
+    return out
+
+
 # ---- small random models of every family
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + [f"w{i}" for i in range(28)]
@@ -480,6 +509,7 @@ def fixtures(models, out):
     os.makedirs(out, exist_ok=True)
     json.dump(minilm(f"{models}/all-minilm-l6-v2"), open(f"{out}/minilm.json", "w"), ensure_ascii=False)
     json.dump(splade(f"{models}/splade-tiny"), open(f"{out}/splade.json", "w"), ensure_ascii=False)
+    json.dump(quire(f"{models}/quire-grammar"), open(f"{out}/quire.json", "w"))
     small_models(out)
 
 

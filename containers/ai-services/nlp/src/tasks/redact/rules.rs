@@ -23,9 +23,8 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a pattern of this file is one")
 }
 
-static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"[\p{L}\p{N}._%+'-]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]{0,62})\.){1,8}\p{L}{2,24}")
-});
+static EMAIL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"[\p{L}\p{N}._%+'-]+@(?:[\p{L}\p{N}][\p{L}\p{N}-]*\.)+\p{L}{2,}"));
 static PHONE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
         // International.
@@ -33,7 +32,7 @@ static PHONE: LazyLock<Regex> = LazyLock::new(|| {
         // North American: area, exchange, line.
         r"|\(?[2-9][0-9]{2}\)?[ .\-]{1,2}[0-9]{3}[ .\-][0-9]{4}",
         // National with a leading zero.
-        r"|\(?0[0-9]{1,5}\)?[ ./\-]{1,2}[0-9]{2,8}(?:[ .\-][0-9]{2,6}){0,4}",
+        r"|\(?0[0-9]{1,5}\)?[ ./\-]{1,3}[0-9]{2,8}(?:[ .\-][0-9]{2,6}){0,4}",
     ))
 });
 static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]{2}[0-9]{2}[ ]?[A-Za-z0-9]"));
@@ -45,9 +44,7 @@ static MAC: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}")
 });
 static URL: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r#"(?i:https?|ftp)://[^\s<>"\p{Cc}]{1,2048}|(?i:www)\.[\p{L}\p{N}-]+\.[^\s<>"\p{Cc}]{2,2048}"#,
-    )
+    pattern(r#"(?i:https?|ftp)://[^\s<>"\p{Cc}]+|(?i:www)\.[\p{L}\p{N}-]+\.[^\s<>"\p{Cc}]{2,}"#)
 });
 static SSN: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3} [0-9]{2} [0-9]{4}"));
@@ -129,13 +126,30 @@ fn phone(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     (PHONE_DIGITS.contains(&count) && brackets && !part_of_more).then_some(range)
 }
 
+/// A payment card's number at the beginning of the match: what follows it may be another number.
 fn card(text: &str, range: Range<usize>) -> Option<Range<usize>> {
-    let range = alone(text, range)?;
-    let digits = digits(&text[range.clone()]);
-    // First digits that are given out: airlines have 1, the rest is banks'.
-    let issuer = matches!(digits.first(), Some(b'2'..=b'6'));
-    let same = digits.iter().all(|digit| Some(digit) == digits.first());
-    (CARD_DIGITS.contains(&digits.len()) && issuer && !same && is_luhn(&digits)).then_some(range)
+    let ends =
+        text[range.clone()].char_indices().filter(|(_, character)| character.is_ascii_digit());
+    let ends: Vec<usize> = ends.map(|(at, _)| range.start + at + 1).collect();
+    let least = CARD_DIGITS.start() - 1;
+    ends.get(least..)?.iter().rev().find_map(|end| {
+        let range = alone(text, range.start..*end)?;
+        let digits = digits(&text[range.clone()]);
+        let same = digits.iter().all(|digit| Some(digit) == digits.first());
+        (is_issued(&digits) && !same && is_luhn(&digits)).then_some(range)
+    })
+}
+
+/// Whether an issuer gives out numbers that begin so and are so long.
+fn is_issued(digits: &[u8]) -> bool {
+    match digits {
+        [b'4', ..] => matches!(digits.len(), 13 | 16 | 19),
+        [b'2' | b'5', ..] => digits.len() == 16,
+        [b'3', b'4' | b'7', ..] => digits.len() == 15,
+        [b'3', b'0' | b'6' | b'8' | b'9', ..] => matches!(digits.len(), 14 | 16 | 19),
+        [b'3', b'5', ..] | [b'6', ..] => (16..=19).contains(&digits.len()),
+        _ => false,
+    }
 }
 
 fn address(text: &str, range: Range<usize>) -> Option<Range<usize>> {

@@ -28,6 +28,7 @@ fn personal_data_is_hidden_and_named() {
     check("IBAN DE89 3704 0044 0532 0130 00 and text", "IBAN [IBAN] and text");
     check("gb29nwbk60161331926819.", "[IBAN].");
     check("Card 4111 1111 1111 1111, 5500-0055-5555-5559", "Card [CREDIT_CARD], [CREDIT_CARD]");
+    check("4111 1111 1111 1111 12/27", "[CREDIT_CARD] 12/27");
     check("from 192.168.0.1:80 to 2001:db8::ff00:42:8329", "from [IP_ADDRESS]:80 to [IP_ADDRESS]");
     check("::ffff:192.0.2.128 and fe80::1", "[IP_ADDRESS] and [IP_ADDRESS]");
     check("mac 00:1B:44:11:3A:B7", "mac [MAC_ADDRESS]");
