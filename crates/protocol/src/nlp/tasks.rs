@@ -281,9 +281,8 @@ impl RedactRequest {
             let (labels, bytes) = (limits::NLP_LABEL_BYTES_MAX, limits::NLP_PATTERN_BYTES_MAX);
             let named = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if label.is_empty() || label.len() > labels || !named {
-                let message = format!(
-                    "patterns[{index}].label must be 1 to {labels} letters, digits and _"
-                );
+                let message =
+                    format!("patterns[{index}].label must be 1 to {labels} letters, digits and _");
                 return Err(ApiError::invalid("patterns", message));
             }
             if pattern.is_empty() || pattern.len() > bytes {
