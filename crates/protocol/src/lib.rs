@@ -23,6 +23,7 @@ pub mod workflow;
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::too_many_lines,
+    clippy::large_enum_variant,
     reason = "generated code; the .proto files carry the documentation"
 )]
 pub mod v1 {

@@ -222,7 +222,9 @@ fn fill_text(text: &str, row: &Map<String, Value>) -> Result<Value, String> {
             Piece::Column(name) => match value(name)? {
                 Value::Null => {}
                 Value::String(text) => filled.push_str(text),
-                other => filled.push_str(&other.to_string()),
+                Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    filled.push_str(&value(name)?.to_string());
+                }
             },
         }
     }
