@@ -288,9 +288,9 @@ mod tests {
         let all = toml::Table::try_from(NlpConfig::default()).unwrap();
         let given: toml::Table = text.parse().unwrap();
         for (section, keys) in &all {
-            let first = |value: &toml::Value| match value {
-                toml::Value::Array(tables) => tables[0].as_table().unwrap().clone(),
-                table => table.as_table().unwrap().clone(),
+            let first = |value: &toml::Value| {
+                let tables = value.as_array().and_then(|tables| tables.first());
+                tables.unwrap_or(value).as_table().unwrap().clone()
             };
             for key in first(keys).keys() {
                 assert!(first(&given[section]).contains_key(key), "{section}.{key} is missing");

@@ -153,13 +153,14 @@ impl TensorFile {
         let pairs = |decode: fn([u8; 2]) -> f32| {
             bytes.as_chunks::<2>().0.iter().map(|pair| decode(*pair)).collect()
         };
-        let floats: Vec<f32> = match entry.kind {
-            Dtype::F32 => {
-                bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
-            }
-            Dtype::F16 => pairs(|pair| f16::from_le_bytes(pair).to_f32()),
-            Dtype::BF16 => pairs(|pair| bf16::from_le_bytes(pair).to_f32()),
-            found => return Err(TensorError::Type { name: name.to_owned(), found }),
+        let floats: Vec<f32> = if entry.kind == Dtype::F32 {
+            bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
+        } else if entry.kind == Dtype::F16 {
+            pairs(|pair| f16::from_le_bytes(pair).to_f32())
+        } else if entry.kind == Dtype::BF16 {
+            pairs(|pair| bf16::from_le_bytes(pair).to_f32())
+        } else {
+            return Err(TensorError::Type { name: name.to_owned(), found: entry.kind });
         };
         if floats.len() != expected.iter().product::<usize>() {
             let found = vec![floats.len()];

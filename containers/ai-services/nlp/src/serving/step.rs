@@ -41,7 +41,7 @@ impl Running {
         if !batch {
             return Some(self);
         }
-        let started = *self.started.get_or_insert_with(|| Instant::now());
+        let started = *self.started.get_or_insert_with(Instant::now);
         self.batches += 1;
         // There is room unless the caller has left, which the next step sees.
         let _unread = self.outlet.send(Piece::Windows(std::mem::take(&mut self.outputs)));

@@ -93,9 +93,9 @@ fn a_cross_encoder_reads_pairs() {
         .head
         .outputs(&model.encoder, &hidden, &sequences)
         .into_iter()
-        .map(|output| match output {
-            Output::Relevance(score) => score,
-            other => panic!("{other:?}"),
+        .map(|output| {
+            let Output::Relevance(score) = output else { panic!("{output:?}") };
+            score
         })
         .collect();
     check_close(&found, &floats(&expected["outputs"]["bert-pairs"]), "bert-pairs");

@@ -144,14 +144,14 @@ fn compile(pattern: &str) -> Result<Regex, String> {
         .dfa_size_limit(PATTERN_PROGRAM_BYTES_MAX)
         .nest_limit(PATTERN_NESTING_MAX)
         .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "the pattern is too costly".to_owned(),
-            // The last line says why; those before show the pattern.
-            other => {
-                let text = other.to_string();
-                let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                format!("it is no regular expression: {why}")
+        .map_err(|error| {
+            if matches!(error, regex::Error::CompiledTooBig(_)) {
+                return "the pattern is too costly".to_owned();
             }
+            // The last line says why; those before show the pattern.
+            let text = error.to_string();
+            let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("it is no regular expression: {why}")
         })
 }
 

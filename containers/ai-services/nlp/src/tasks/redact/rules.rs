@@ -53,7 +53,7 @@ static SSN: LazyLock<Regex> =
 #[must_use]
 pub(super) fn find(rule: RedactRule, text: &str) -> Vec<Range<usize>> {
     match rule {
-        RedactRule::Email => all(&EMAIL, text, |text, range| alone(text, range)),
+        RedactRule::Email => all(&EMAIL, text, alone),
         RedactRule::Phone => all(&PHONE, text, phone),
         RedactRule::Iban => ibans(text),
         RedactRule::CreditCard => all(&CARD, text, card),
