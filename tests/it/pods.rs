@@ -157,6 +157,19 @@ fn probe(unit: &Unit) -> Option<Vec<String>> {
     Some(serde_json::from_str(text).unwrap())
 }
 
+/// The unit's own, and the flavour's settings.
+fn arguments(service: &str, exec: &str, flavour: &Flavour) -> Vec<String> {
+    let settings = flavour
+        .settings
+        .iter()
+        .filter(|setting| service == "orchestrator" || !setting.starts_with("services."));
+    let mut all: Vec<String> = exec.split(' ').map(str::to_owned).collect();
+    for setting in settings {
+        all.extend(["--set".to_owned(), (*setting).to_owned()]);
+    }
+    all
+}
+
 fn container(service: &str, flavour: &Flavour) -> String {
     let unit = unit(service);
     let get = |key: &str| unit.one("Container", key);
@@ -171,14 +184,7 @@ fn container(service: &str, flavour: &Flavour) -> String {
         assert_eq!(get(key), value, "{service}: {key}");
     }
     let profile = get("SeccompProfile").rsplit('/').next().unwrap().trim_end_matches(".json");
-    let mut arguments: Vec<String> = get("Exec").split(' ').map(str::to_owned).collect();
-    let settings = flavour
-        .settings
-        .iter()
-        .filter(|setting| service == "orchestrator" || !setting.starts_with("services."));
-    for setting in settings {
-        arguments.extend(["--set".to_owned(), (*setting).to_owned()]);
-    }
+    let arguments = arguments(service, get("Exec"), flavour);
     let memory = mebibytes(unit.one("Service", "MemoryMax")).min(flavour.memory_mib_max);
     let mut text = format!(
         "    - name: {service}
@@ -266,6 +272,25 @@ fn annotations(flavour: &Flavour) -> String {
     text
 }
 
+fn claim(volume: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: ai-semble-kube-{volume}
+  annotations:
+    volume.podman.io/uid: \"10001\"
+    volume.podman.io/gid: \"10000\"
+spec:
+  accessModes: [ReadWriteOnce]
+  resources:
+    requests:
+      storage: 10Gi
+---
+"
+    )
+}
+
 fn render(flavour: &Flavour) -> String {
     let containers: String =
         flavour.services.iter().map(|service| container(service, flavour)).collect();
@@ -291,24 +316,7 @@ fn render(flavour: &Flavour) -> String {
 "
         )
         .unwrap();
-        write!(
-            claims,
-            "apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  name: ai-semble-kube-{volume}
-  annotations:
-    volume.podman.io/uid: \"10001\"
-    volume.podman.io/gid: \"10000\"
-spec:
-  accessModes: [ReadWriteOnce]
-  resources:
-    requests:
-      storage: 10Gi
----
-"
-        )
-        .unwrap();
+        claims.push_str(&claim(&volume));
     }
     format!(
         "# {} Made from quadlets/ by a test; docs/pods.md says how it is used and what differs.

@@ -120,18 +120,20 @@ const FILE_TO_WRITE: &str = "/proc/self/comm";
 fn file_checks(state: &State) -> Vec<Check> {
     let open = |options: &mut OpenOptions, path: &str| show_file(options.open(path).map(drop));
     // Opening for writing is the filter's matter where the policy has none, else Landlock's.
-    let flags = u64::from((libc::O_WRONLY | libc::O_CLOEXEC).unsigned_abs());
-    let arguments = [0, 0, flags, 0, 0, 0];
-    let verdict = state.policy.verdict(state.step(), libc::SYS_openat, &arguments);
-    let refused_by = match verdict {
-        Verdict::Refused(errno) => errno_name(errno),
-        Verdict::Allowed => "EACCES".to_owned(),
+    let refused = |flags: i32| {
+        let flags = u64::from((flags | libc::O_CLOEXEC).unsigned_abs());
+        let arguments = [0, 0, flags, 0, 0, 0];
+        match state.policy.verdict(state.step(), libc::SYS_openat, &arguments) {
+            Verdict::Refused(errno) => errno_name(errno),
+            Verdict::Allowed => "EACCES".to_owned(),
+        }
     };
+    let refused_by = refused(libc::O_WRONLY);
     let nameless = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).clone();
     let mut checks = vec![
         Check::new(
             format!("open({FILE_OUTSIDE}, O_RDONLY)"),
-            "EACCES",
+            refused(libc::O_RDONLY),
             open(OpenOptions::new().read(true), FILE_OUTSIDE),
         ),
         Check::new(

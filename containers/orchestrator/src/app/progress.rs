@@ -28,7 +28,7 @@ const STOPPED_RETRY_MS: u64 = 2_000;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// The job, first of all.
-    Job(JobView),
+    Job(Box<JobView>),
     /// Text, or the result of an item.
     Piece(Piece),
     /// How far it is; what is counted depends on the kind.
@@ -68,7 +68,7 @@ impl Progress {
             Completion::KIND => stream::empty().boxed(),
             _ => app.jobs.events(view.id, view.event_seq).fuse().boxed(),
         };
-        let ready = VecDeque::from([Update::Job(view.clone())]);
+        let ready = VecDeque::from([Update::Job(Box::new(view.clone()))]);
         Self { app, reader, view, end, recorded, ready, over: false }
     }
 

@@ -26,7 +26,7 @@ pub enum Ended {
     /// Its result, JSON.
     Result(Vec<u8>),
     /// It has not ended.
-    NotYet(JobView),
+    NotYet(Box<JobView>),
     /// It ended otherwise; asking again does not help.
     Error(ApiError),
 }
@@ -145,7 +145,7 @@ impl App {
     pub(super) async fn ended(&self, view: JobView) -> Result<Ended, ApiError> {
         let error = match view.state {
             JobState::Pending | JobState::Scheduled | JobState::Queued | JobState::Running => {
-                return Ok(Ended::NotYet(view));
+                return Ok(Ended::NotYet(Box::new(view)));
             }
             JobState::Succeeded => {
                 let result = self.jobs.result(view.id).await.map_err(|e| store_error(&e))?;

@@ -106,11 +106,14 @@ async fn count(mut table: TableReader, column: &str) -> Result<Vec<(String, u64)
     }
 }
 
+/// A column, and how often each of its values is there.
+type Counts = (String, Vec<(String, u64)>);
+
 fn markdown(
     title: &str,
     steps: &[StepView],
     samples: usize,
-    (graph, plots): (&str, &[(String, Vec<(String, u64)>)]),
+    (graph, plots): (&str, &[Counts]),
 ) -> String {
     let mut text = format!("# {}\n\n```mermaid\n{graph}```\n\n## Steps\n\n", cell(title));
     text.push_str("| step | kind | state | seconds | rows | failed | tokens |\n");
