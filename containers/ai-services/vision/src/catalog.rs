@@ -67,6 +67,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError`].
+    #[expect(clippy::result_large_err, reason = "at the start only, and it ends it")]
     pub fn load(section: &ModelSection, progress: &LoadProgress) -> Result<Self, ModelError> {
         let digest = |file: &str| section.sha256.get(file).map_or("", String::as_str);
         let read = |file: &'static str| {
@@ -120,6 +121,7 @@ impl Model {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "at the start only, and it ends it")]
 fn parse_labels(bytes: &[u8], classes: usize) -> Result<Vec<String>, ModelError> {
     let all: BTreeMap<String, String> =
         serde_json::from_slice(bytes).map_err(|source| ModelError::Labels { source })?;
@@ -243,9 +245,7 @@ impl Catalog {
                 format!("no model for the task {task} is loaded; {models} would give it")
             }
             (_, _, None) => {
-                format!(
-                    "no model for the task {task} is loaded, and none that this version knows gives it"
-                )
+                format!("no model for the task {task} is loaded, and this version knows none")
             }
         };
         ApiError::new(ErrorCode::Unprocessable, message).with_param("tasks")

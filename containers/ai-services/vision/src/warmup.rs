@@ -24,7 +24,38 @@ struct Known {
 
 /// The default files. The numbers are ONNX Runtime's for the same graph and input
 /// (`tests/reference/reference.py --warm-up`).
-const KNOWN: [Known; 0] = [];
+const KNOWN: [Known; 5] = [
+    // efficientnet-lite0
+    Known {
+        sha256: "b5682d400b918ab40e78e6e3997b957bcb528179b9bc323265713621b57e6175",
+        mean: -0.052_140,
+        most: 4.298_165,
+    },
+    // centerface
+    Known {
+        sha256: "c714c3d30bc89e789fc9ecd00091a6f06504496b1f662c534f0dcd52df8539e9",
+        mean: 0.169_642,
+        most: 3.050_906,
+    },
+    // ssdlite-person
+    Known {
+        sha256: "e78b48385e46bacf98ff7682e4011fd5a79ee38e8a53f07a5b969589c2ac9bbc",
+        mean: 0.084_917,
+        most: 7.187_702,
+    },
+    // craft-mlt-25k
+    Known {
+        sha256: "79e71a8a384e04458e025ed3cb02631a2f5bc8ac7fd46f646dc4fdc2d5990830",
+        mean: 0.000_649,
+        most: 0.010_443,
+    },
+    // crnn-english-g2
+    Known {
+        sha256: "27783e8551f7e583bc1eebd8970865760823fd07e294060149ddda762da20aff",
+        mean: -5.162_496,
+        most: 23.999_855,
+    },
+];
 
 /// The model must not serve.
 #[derive(Debug, thiserror::Error)]

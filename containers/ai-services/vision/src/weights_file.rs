@@ -164,6 +164,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// As [`values`](Self::values).
+    #[expect(clippy::too_many_arguments, reason = "the parts of one layer")]
     pub fn conv(
         &self,
         shape: ConvShape,
@@ -184,6 +185,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// As [`values`](Self::values).
+    #[expect(clippy::too_many_arguments, reason = "the parts of one layer")]
     pub fn conv_tensorflow(
         &self,
         shape: ConvShape,
@@ -228,6 +230,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// `y = scale * (conv(x) - mean) / sqrt(variance + epsilon) + shift` as one convolution.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one layer")]
     fn folded(
         &self,
         shape: ConvShape,

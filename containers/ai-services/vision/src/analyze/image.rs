@@ -112,6 +112,7 @@ pub(crate) fn refused(error: &PictureError, index: usize) -> ApiError {
         PictureError::TooLarge { .. } => ErrorCode::PayloadTooLarge,
         PictureError::UnknownFormat
         | PictureError::Unreadable { .. }
+        | PictureError::CutOff { .. }
         | PictureError::Empty { .. } => ErrorCode::Unprocessable,
     };
     ApiError::new(code, error.to_string()).with_param(&format!("images[{index}]"))
@@ -170,6 +171,7 @@ struct Text {
     deadline: Option<Instant>,
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a picture's lines need, once")]
 async fn read_text(
     host: &Arc<Host>,
     how: Text,

@@ -41,6 +41,7 @@ pub(super) fn find(picture: &Picture, out: &Map, scale: f32, reads: usize) -> Fo
 }
 
 /// What the lines say. `outputs` has one a line.
+#[expect(clippy::too_many_arguments, reason = "what a picture's lines need, once")]
 pub(super) fn read(
     catalog: &Catalog,
     reads: usize,

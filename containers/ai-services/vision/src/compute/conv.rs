@@ -12,7 +12,9 @@ use super::tile::{self, Tile};
 /// Output pixels that a thread takes at once, dense convolutions: the weights are read once for
 /// that many.
 const CHUNK_PIXELS: usize = 96;
-/// The same of depthwise ones.
+/// Pixels of a tile at most.
+const ROWS_MAX: usize = 8;
+/// What a thread takes at once of depthwise ones.
 const CHUNK_PIXELS_DEPTHWISE: usize = 64;
 
 /// What happens to a result.
@@ -209,28 +211,29 @@ impl Conv {
     #[must_use]
     pub fn forward(&self, pool: &Pool, x: &Map, residual: Option<&Map>) -> Map {
         assert_eq!(x.c, self.shape.input, "the input has the convolution's channels");
-        let (h, w) = self.shape.output_size(x.h, x.w);
+        let ((h, top), (w, left)) = self.along(x.h, x.w);
         let mut out = Map::scratch(x.n, h, w, self.shape.output);
         if let Some(residual) = residual {
             assert_eq!(residual.shape(), out.shape(), "the residual has the output's shape");
         }
-        let pixels = out.pixels();
-        let zeros = vec![0.0; x.c];
-        let run = Run {
-            conv: self,
-            x,
-            size: (h, w),
-            pad: (
-                self.shape.along(x.h, self.shape.kernel.0).1,
-                self.shape.along(x.w, self.shape.kernel.1).1,
-            ),
-            zeros: &zeros,
-            out: OutPointer(out.data.as_mut_ptr()),
-            residual: residual.map(|residual| residual.data.as_slice()),
-        };
+        let part = Part { data: &x.data, size: (x.n, x.h, x.w), pad: (top, left), output: (h, w) };
+        self.run(pool, &part, &mut out.data, residual.map(|residual| residual.data.as_slice()));
+        out
+    }
+
+    /// Rows and zeros before the first, columns and zeros before the first, of the output.
+    fn along(&self, h: usize, w: usize) -> ((usize, usize), (usize, usize)) {
+        (self.shape.along(h, self.shape.kernel.0), self.shape.along(w, self.shape.kernel.1))
+    }
+
+    fn run(&self, pool: &Pool, part: &Part<'_>, out: &mut [f32], residual: Option<&[f32]>) {
+        let zeros = vec![0.0; self.shape.input];
+        let pixels = part.size.0 * part.output.0 * part.output.1;
+        debug_assert_eq!(out.len(), pixels * self.shape.output);
+        let out = OutPointer(out.as_mut_ptr());
+        let run = Run { conv: self, part, zeros: &zeros, out, residual };
         let chunk = if self.shape.depthwise { CHUNK_PIXELS_DEPTHWISE } else { CHUNK_PIXELS };
         pool.for_chunks(pixels, chunk, &|range| run.chunk(range));
-        out
     }
 }
 
@@ -268,6 +271,17 @@ fn pack_depthwise(shape: &ConvShape, weights: &[f32]) -> Vec<f32> {
     packed
 }
 
+/// An input and what becomes of it.
+struct Part<'a> {
+    data: &'a [f32],
+    /// Pictures, rows, columns.
+    size: (usize, usize, usize),
+    /// Zeros above and on the left.
+    pad: (usize, usize),
+    /// Rows and columns of the output, of each picture.
+    output: (usize, usize),
+}
+
 /// The output, of which each thread writes its own pixels.
 struct OutPointer(*mut f32);
 
@@ -277,9 +291,7 @@ unsafe impl Sync for OutPointer {}
 /// One convolution of one input.
 struct Run<'a> {
     conv: &'a Conv,
-    x: &'a Map,
-    size: (usize, usize),
-    pad: (usize, usize),
+    part: &'a Part<'a>,
     /// What a tap outside the input reads.
     zeros: &'a [f32],
     out: OutPointer,
@@ -313,23 +325,37 @@ impl Run<'_> {
 
     /// For each tap of the kernel the pointers of all `pixels`.
     fn push_inputs(&self, pixels: Range<usize>, inputs: &mut Vec<*const f32>) {
-        let (shape, x) = (&self.conv.shape, self.x);
-        let (h, w) = self.size;
-        let begin = |pixel: usize| {
-            let (n, oy, ox) = (pixel / (h * w), pixel / w % h, pixel % w);
-            (n * x.h, oy * shape.stride, ox * shape.stride)
-        };
-        let begins: Vec<(usize, usize, usize)> = pixels.map(begin).collect();
+        let (shape, part) = (&self.conv.shape, self.part);
+        let ((_, x_h, x_w), (h, w)) = (part.size, part.output);
+        let mut begins = [(0, 0, 0); ROWS_MAX];
+        let count = pixels.len();
+        // One division for the first; the others follow it.
+        let (mut n, mut oy, mut ox) =
+            (pixels.start / (h * w), pixels.start / w % h, pixels.start % w);
+        for slot in &mut begins[..count] {
+            *slot = (n * x_h, oy * shape.stride, ox * shape.stride);
+            ox += 1;
+            if ox == w {
+                (ox, oy) = (0, oy + 1);
+                if oy == h {
+                    (oy, n) = (0, n + 1);
+                }
+            }
+        }
+        let begins = &begins[..count];
         let outside = self.zeros.as_ptr();
         for ky in 0..shape.kernel.0 {
             for kx in 0..shape.kernel.1 {
                 let (down, across) = (ky * shape.dilation, kx * shape.dilation);
                 inputs.extend(begins.iter().map(|(first, y, column)| {
                     // Wrapped around when it lies before the first: then it is too large, too.
-                    let y = (y + down).wrapping_sub(self.pad.0);
-                    let column = (column + across).wrapping_sub(self.pad.1);
-                    if y < x.h && column < x.w {
-                        x.data[((first + y) * x.w + column) * x.c..].as_ptr()
+                    let y = (y + down).wrapping_sub(part.pad.0);
+                    let column = (column + across).wrapping_sub(part.pad.1);
+                    if y < x_h && column < x_w {
+                        let at = ((first + y) * x_w + column) * shape.input;
+                        debug_assert!(at + shape.input <= part.data.len());
+                        // SAFETY: row and column are inside the input.
+                        unsafe { part.data.as_ptr().add(at) }
                     } else {
                         outside
                     }

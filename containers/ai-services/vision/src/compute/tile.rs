@@ -11,8 +11,6 @@ use super::lanes::{Lanes, Plain};
 pub(super) const DEPTHWISE_ROWS: usize = 4;
 /// Vectors of a panel at most: with [`Isa::rows`] as many sums as there are registers for.
 pub(super) const VECTORS: usize = 3;
-/// Values of the widest vector; tails are computed in a buffer of that many.
-const WIDTH_MAX: usize = 16;
 
 /// One tile: `rows` output pixels times up to [`VECTORS`] vectors of output channels.
 pub(super) struct Tile<'a> {
@@ -138,27 +136,44 @@ unsafe fn dense_rows<L: Lanes, const M: usize, const V: usize>(tile: &Tile<'_>) 
 unsafe fn finish<L: Lanes, const M: usize, const V: usize>(tile: &Tile<'_>, sums: [[L; V]; M]) {
     // SAFETY: as `dense`: `columns` values behind each row of `out` and `residual`.
     unsafe {
+        if tile.columns == V * L::WIDTH {
+            finish_columns::<L, M, V, false>(tile, sums);
+        } else {
+            finish_columns::<L, M, V, true>(tile, sums);
+        }
+    }
+}
+
+/// The same, knowing whether the last vector is there in `PART` only. The loops are short and have
+/// no branches but those on constants, so that they are unrolled and the sums stay in registers.
+#[inline(always)]
+unsafe fn finish_columns<L: Lanes, const M: usize, const V: usize, const PART: bool>(
+    tile: &Tile<'_>,
+    mut sums: [[L; V]; M],
+) {
+    let last = tile.columns - (V - 1) * L::WIDTH;
+    // SAFETY: as `dense`: `columns` values behind each row of `out` and `residual`, of which `last`
+    // belong to the last vector.
+    unsafe {
+        if !tile.residual.is_null() {
+            for (m, row) in sums.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    let at = tile.residual.add(m * tile.out_stride + v * L::WIDTH);
+                    let part = PART && v + 1 == V;
+                    let more = if part { L::load_part(at, last) } else { L::load(at) };
+                    *sum = sum.add(more);
+                }
+            }
+        }
         let (low, high) = (L::splat(tile.limits.0), L::splat(tile.limits.1));
         for (m, row) in sums.into_iter().enumerate() {
             for (v, sum) in row.into_iter().enumerate() {
-                let at = m * tile.out_stride + v * L::WIDTH;
-                let whole = (v + 1) * L::WIDTH <= tile.columns;
-                if whole {
-                    let mut sum = sum;
-                    if !tile.residual.is_null() {
-                        sum = sum.add(L::load(tile.residual.add(at)));
-                    }
-                    sum.clamp(low, high).store(tile.out.add(at));
-                    continue;
-                }
-                let left = tile.columns.saturating_sub(v * L::WIDTH);
-                let mut buffer = [0.0_f32; WIDTH_MAX];
-                sum.store(buffer.as_mut_ptr());
-                for (lane, value) in buffer.iter().enumerate().take(left) {
-                    let residual =
-                        if tile.residual.is_null() { 0.0 } else { *tile.residual.add(at + lane) };
-                    let value = (value + residual).max(tile.limits.0).min(tile.limits.1);
-                    *tile.out.add(at + lane) = value;
+                let at = tile.out.add(m * tile.out_stride + v * L::WIDTH);
+                let sum = sum.clamp(low, high);
+                if PART && v + 1 == V {
+                    sum.store_part(at, last);
+                } else {
+                    sum.store(at);
                 }
             }
         }

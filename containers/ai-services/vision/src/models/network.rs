@@ -86,6 +86,7 @@ impl fmt::Display for Architecture {
 
 /// A network with its weights.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful for the life of the process")]
 pub enum Network {
     /// See [`EfficientNetLite0`].
     EfficientNetLite0(EfficientNetLite0),

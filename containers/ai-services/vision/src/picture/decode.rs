@@ -58,6 +58,12 @@ pub enum PictureError {
         #[source]
         source: ImageError,
     },
+    /// It has a beginning and no end: the decoder would fill the rest with grey.
+    #[error("the image is not a readable {format} file: it is cut off")]
+    CutOff {
+        /// Which format it is.
+        format: &'static str,
+    },
     /// It has no pixels.
     #[error("the image is {width} x {height} pixels")]
     Empty {
@@ -105,6 +111,9 @@ pub fn decode(
     let (format, name) = format_of(bytes)?;
     let mut decoder = open(bytes, format, name, limits)?;
     let header = check(decoder.as_ref(), name, bytes.len() as u64, limits)?;
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        return Err(PictureError::CutOff { format: name });
+    }
     let unreadable = |source| PictureError::Unreadable { format: name, source };
     let mut notes = Vec::new();
     match frames(name, bytes) {
@@ -157,6 +166,14 @@ fn open<'a>(
         .into_decoder()
         .map_err(|source| PictureError::Unreadable { format: name, source })?;
     Ok(Box::new(decoder))
+}
+
+/// Whether an end of image follows the first scan of a JPEG file. Inside a scan 0xFF is always
+/// followed by something else, so the marker is one wherever it is.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    let marker = |second: u8| move |two: &[u8]| two == [0xff, second];
+    let scan = bytes.windows(2).position(marker(0xda));
+    scan.is_some_and(|scan| bytes[scan..].windows(2).rev().any(marker(0xd9)))
 }
 
 fn check(

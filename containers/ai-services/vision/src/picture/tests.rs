@@ -170,13 +170,13 @@ fn what_is_no_picture_is_refused() {
     refused(&[0; 4096], &LIMITS, "none of JPEG");
     for (format, name) in FORMATS {
         let bytes = encoded(red_and_blue(64, 64), format);
-        let cut = decode(&bytes[..12.min(bytes.len())], &LIMITS).unwrap_err().to_string();
+        let cut = decode(&bytes[..12], &LIMITS).map(drop).unwrap_err().to_string();
         assert!(cut.contains(name) || cut.contains("none of"), "{cut}");
     }
     // Cut off in the middle of its pixels.
     let jpeg = encoded(red_and_blue(400, 400), ImageFormat::Jpeg);
-    let error = decode(&jpeg[..jpeg.len() / 4], &LIMITS).unwrap_err().to_string();
-    assert!(error.contains("not a readable jpeg file"), "{error}");
+    let error = decode(&jpeg[..jpeg.len() / 4], &LIMITS).map(drop).unwrap_err();
+    assert!(error.to_string().contains("jpeg file: it is cut off"), "{error}");
 }
 
 /// The picture that tests/reference/resize.py makes.
@@ -237,7 +237,12 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         keep in any::<prop::sample::Index>(),
     ) {
-        let limits = ImageLimits { side_max: 4096, pixels_max: 1 << 20, decoded_bytes_max: 1 << 22, ratio_max: 500 };
+        let limits = ImageLimits {
+            side_max: 4096,
+            pixels_max: 1 << 20,
+            decoded_bytes_max: 1 << 22,
+            ..LIMITS
+        };
         let mut bytes = encoded(red_and_blue(24, 10), FORMATS[format].0);
         for (at, byte) in changes {
             // The beginning, where the header is, as often as the rest.
@@ -255,10 +260,16 @@ proptest! {
     }
 
     #[test]
-    fn frames_of_anything_are_counted(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0_usize..40) {
-        for (format, start) in [("gif", &b"GIF89a"[..]), ("webp", b"RIFF\0\0\0\0WEBP"), ("png", b"\x89PNG\r\n\x1a\n"), ("tiff", b"II*\0"), ("tiff", b"MM\0*")] {
-            let all = [start, &bytes[cut.min(bytes.len())..]].concat();
-            prop_assert!(frames(format, &all) <= 10_000);
+    fn frames_of_anything_are_counted(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let starts: [(&str, &[u8]); 5] = [
+            ("gif", b"GIF89a"),
+            ("webp", b"RIFF\0\0\0\0WEBP"),
+            ("png", b"\x89PNG\r\n\x1a\n"),
+            ("tiff", b"II*\0"),
+            ("tiff", b"MM\0*"),
+        ];
+        for (format, start) in starts {
+            prop_assert!(frames(format, &[start, &bytes].concat()) <= 10_000);
         }
     }
 }

