@@ -86,8 +86,8 @@ pub(super) fn execute(
 }
 
 /// Runs a plan into the sink that `end` puts on it. What the streaming engine has not learnt yet,
-/// it answers with a panic; the other engine then computes the result, in memory, and a new sink takes
-/// it.
+/// it answers with a panic; the other engine then computes the result, in memory, and a new sink
+/// takes it.
 fn run(
     frame: LazyFrame,
     counters: &Counters,
