@@ -232,7 +232,8 @@ fn a_repeated_beginning_is_computed_once() {
     let (again, cached) = tokens(submit(&batcher, job(&text, 4), 64));
     let prompt_tokens = loaded().tokenizer.encode(&text, true).unwrap().len();
     assert_eq!((again, cached), (first, (prompt_tokens - 1) / BLOCK_TOKENS * BLOCK_TOKENS));
-    assert_eq!(meters.now().rows - rows, (prompt_tokens - cached + 3) as u64);
+    // Proposed tokens that are right save rows of their own.
+    assert!(meters.now().rows - rows <= (prompt_tokens - cached + 3) as u64);
     let other = Job { owner: OwnerKey(1), ..job(&text, 4) };
     assert_eq!(tokens(submit(&batcher, other, 64)).1, 0, "another owner's prompt is reused");
 }

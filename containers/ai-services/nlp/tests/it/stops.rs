@@ -96,7 +96,9 @@ async fn who_leaves_is_gone_and_who_is_late_is_told() {
             }
         }
     };
-    assert_eq!(aisemble_protocol::ApiError::from(error).code, ErrorCode::Timeout);
+    // The deadline is kept on both sides; whose clock rings first says it.
+    let code = aisemble_protocol::ApiError::from(error).code;
+    assert!(matches!(code, ErrorCode::Timeout | ErrorCode::Cancelled), "{code:?}");
 }
 
 #[tokio::test]
