@@ -234,7 +234,7 @@ async fn errors_have_openai_s_shape() {
         (chat(json!({"n": 17})), 400, "", Some("n")),
         (chat(json!({"n": 0})), 400, "", Some("n")),
         (chat(json!({"tools": [{"type": "function"}]})), 400, "", Some("tools")),
-        (chat(json!({"response_format": {"type": "xml"}})), 400, "", Some("response_format")),
+        (chat(json!({"response_format": {"type": "xml"}})), 400, "", Some("response_format.type")),
         (chat(json!({"top_logprobs": 2})), 400, "", Some("top_logprobs")),
         (chat(json!({"what": 2})), 400, "", Some("what")),
         (chat(json!({"messages": []})), 400, "", Some("messages")),
