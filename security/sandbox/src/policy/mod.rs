@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::error::SandboxError;
 
 /// The policy texts that are built in; some are only there to be included by others.
-const EMBEDDED: [(&str, &str); 11] = [
+const EMBEDDED: [(&str, &str); 12] = [
     ("confine", include_str!("../../policies/confine.json")),
     ("runtime", include_str!("../../policies/runtime.json")),
     ("llm", include_str!("../../policies/llm.json")),
@@ -22,6 +22,7 @@ const EMBEDDED: [(&str, &str); 11] = [
     ("data-processor", include_str!("../../policies/data-processor.json")),
     ("data-processor-fork", include_str!("../../policies/data-processor-fork.json")),
     ("data-processor-worker", include_str!("../../policies/data-processor-worker.json")),
+    ("data-processor-start", include_str!("../../policies/data-processor-start.json")),
     ("door", include_str!("../../policies/door.json")),
     ("door-start", include_str!("../../policies/door-start.json")),
 ];
@@ -31,7 +32,8 @@ pub const NAMES: [&str; 6] = ["llm", "nlp", "vision", "orchestrator", "data-proc
 
 /// What a service's OCI profile has beside its own policy, and whose it is: what its children add
 /// ([`crate::narrow`]), and what it does once, before it confines itself.
-pub const CHILDREN: [(&str, &str); 3] = [
+pub const CHILDREN: [(&str, &str); 4] = [
+    ("data-processor-start", "data-processor"),
     ("data-processor-fork", "data-processor"),
     ("data-processor-worker", "data-processor"),
     ("door-start", "door"),
