@@ -155,7 +155,7 @@ check_files_and_devices() {
     for container in "${members[@]}"; do
         pid=$(pid_of "$container")
         # Super options begin with rw on read-only mounts too: field 6 is the mount's own.
-        expect 12 "writable mounts of ${container:0:24}, without /proc and /dev" '((/run/ai-semble|/var/lib/ai-semble|/files|/files/incoming/data):nosuid,nodev,noexec ?)+' \
+        expect 12 "writable mounts of ${container:0:24}, without /proc and /dev" '((/run/ai-semble|/run/ai-semble/http|/var/lib/ai-semble|/files|/files/incoming/data):nosuid,nodev,noexec ?)+' \
             "$(as_root awk '$6 ~ /^rw/ && $5 !~ "^/(proc|dev|sys)" { print $5 ":" ($6 ~ /nosuid/ ? "nosuid," : "") ($6 ~ /nodev/ ? "nodev," : "") ($6 ~ /noexec/ ? "noexec" : "") }' "/proc/$pid/mountinfo" | paste -sd' ')"
     done
 }
