@@ -53,7 +53,7 @@ pub struct Computed {
     pub rows: Vec<Vec<crate::compute::Map>>,
     /// The longest wait of a row.
     pub queued: Duration,
-    /// The steps, each counted once a row of this job.
+    /// The rows' shares of their steps.
     pub model: Duration,
 }
 

@@ -41,7 +41,7 @@ pub struct Done {
     pub outputs: Vec<Map>,
     /// From the job's submission to the step.
     pub queued: Duration,
-    /// The step, which may have had other rows too.
+    /// This row's share of the step.
     pub step: Duration,
 }
 
@@ -162,8 +162,8 @@ impl Model for ServingModel {
         let begun = Instant::now();
         let model = &self.catalog.models()[batch[0].1.model];
         let outputs = model.network.forward(&self.pool, &stacked);
-        let step = begun.elapsed();
         let rows = batch.len();
+        let step = begun.elapsed() / u32::try_from(rows).unwrap_or(u32::MAX);
         let mut apart: Vec<_> = outputs.into_iter().map(|map| map.unstack().into_iter()).collect();
         for (job, row) in batch {
             let job = &mut self.jobs[job];

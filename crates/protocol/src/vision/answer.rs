@@ -41,7 +41,7 @@ pub struct AnalyzeTimings {
     pub queue_ms: f64,
     /// Reading the pictures: the sum.
     pub decode_ms: f64,
-    /// Steps of models that pictures of this request were in: the sum.
+    /// Steps of models, each shared by the pictures in it: the sum.
     pub model_ms: f64,
 }
 

@@ -25,7 +25,7 @@ pub struct Timings {
     pub queued: Duration,
     /// Decoding and preparing.
     pub decode: Duration,
-    /// Steps of the model.
+    /// Shares of the model's steps.
     pub model: Duration,
 }
 
