@@ -2,7 +2,8 @@
 //! ONNX Runtime in the same run. One JSON object a line on stdout.
 //!
 //! `cargo bench -p aisemble-nlp [-- PYTHON FILE.onnx]`: the peer is
-//! `scripts/reference/nlp.py bench` run by that Python, with the file that `nlp.py onnx` made. Without it only ours is measured. The
+//! `scripts/reference/nlp.py bench` run by that Python, with the file that `nlp.py onnx` made.
+//! Without it only ours is measured. The
 //! model is that of the tests. Rounds of both alternate, and the ratio is that of their medians.
 
 use std::io::{BufRead as _, BufReader, Write as _};

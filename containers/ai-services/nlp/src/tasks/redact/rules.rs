@@ -39,9 +39,10 @@ static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]{2}[0-9]{2}[ ]
 static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9](?:[ \-]?[0-9]){12,18}"));
 static ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
     // An address of version 6 that ends in one of version 4 comes first: the others are parts of it.
-    pattern(
-        r"[0-9A-Fa-f:]{1,30}:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39}",
-    )
+    pattern(concat!(
+        r"[0-9A-Fa-f:]{1,30}:[0-9]{1,3}(?:\.[0-9]{1,3}){3}",
+        r"|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39}",
+    ))
 });
 static MAC: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}")
