@@ -38,7 +38,7 @@ static PHONE: LazyLock<Regex> = LazyLock::new(|| {
 static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]{2}[0-9]{2}[ ]?[A-Za-z0-9]"));
 static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9](?:[ \-]?[0-9]){12,18}"));
 static ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
-    // An address of version 6 that ends in one of version 4 comes first: the others are parts of it.
+    // A version 6 address that ends in one of version 4 comes first: the others are parts of it.
     pattern(concat!(
         r"[0-9A-Fa-f:]{1,30}:[0-9]{1,3}(?:\.[0-9]{1,3}){3}",
         r"|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39}",
