@@ -13,6 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aisemble-sandbox", &[]),
     ("aisemble-batcher", &[]),
     ("aisemble-kernels", &[]),
+    ("aisemble-nvml", &[]),
     ("aisemble-convert", &[]),
     ("aisemble-weights", &["aisemble-kernels"]),
     // L1
