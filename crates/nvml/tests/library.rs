@@ -1,6 +1,7 @@
 //! The reading path against a real shared library with NVML's functions, compiled by the test: the
 //! loader, nvml-wrapper and our reader are the real ones, only the driver behind them is not.
 #![cfg(not(target_feature = "crt-static"))]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +61,8 @@ fn each_absence_has_its_own_line() {
     assert!(matches!(missing, Absent::NoLibrary { .. }), "{missing}");
     assert!(missing.is_plain());
     // NVML_ERROR_DRIVER_NOT_LOADED, _NO_PERMISSION, _LIB_RM_VERSION_MISMATCH, _UNKNOWN.
-    let cases: [(&str, fn(&Absent) -> bool); 4] = [
+    type Case = (&'static str, fn(&Absent) -> bool);
+    let cases: [Case; 4] = [
         ("-DINIT_RESULT=9", |it| matches!(it, Absent::NoDevice { .. })),
         ("-DINIT_RESULT=4", |it| matches!(it, Absent::NoPermission { .. })),
         ("-DINIT_RESULT=18", |it| matches!(it, Absent::VersionMismatch)),
