@@ -77,7 +77,8 @@ copy_of_pod() {
     local mount
     mount=$(podman volume inspect --format '{{.Mountpoint}}' "$volume")
     mkdir -p "$work/backup/data"
-    podman unshare tar -C "$mount/backup-$$" -cf - . | tar -C "$work/backup/data" -xf -
+    podman unshare tar -C "$mount/backup-$$" -cf - . |
+        tar -C "$work/backup/data" --preserve-permissions -xf -
     podman unshare rm -rf "$mount/backup-$$"
 }
 
@@ -116,7 +117,8 @@ unpack() {
     [ -r "$archive" ] || fail "$archive cannot be read" 'name an archive of scripts/backup.sh create'
     mkdir -p "$work/backup"
     # No name of the archive may lead out of the folder; tar refuses `..` and takes `/` off.
-    tar -C "$work/backup" --no-same-owner -xf "$archive" || fail "$archive is no archive" 'is it complete?'
+    # Modes are kept whatever the umask: the containers' users read the configuration as `others`.
+    tar -C "$work/backup" --no-same-owner --preserve-permissions -xf "$archive" || fail "$archive is no archive" 'is it complete?'
     if [ ! -e "$work/backup/DIGESTS" ] || [ ! -e "$work/backup/data/jobs.db" ]; then
         fail "$archive is not a backup of Ai-semble" 'name an archive of scripts/backup.sh create'
     fi
@@ -151,7 +153,8 @@ restore_pod() {
     podman unshare rm -rf "$home/files"
     mkdir -p "$home/files"
     if [ -d "$work/backup/data/files" ]; then cp -a "$work/backup/data/files/." "$home/files/"; fi
-    # The data processor, another user of the same group, writes in the last of them.
+    # The data processor, another user of the same group, reads them, and writes in the last folder.
+    find "$home/files" -type d -exec chmod 0750 {} +
     install -d -m 0750 "$home/files" "$home/files/blobs" "$home/files/incoming"
     install -d -m 2770 "$home/files/incoming/data"
     podman unshare chown -R 10001:10000 "$home/files"
