@@ -44,8 +44,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A heavy or sensitive dependency, and the only crates that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("candle-core", &["aisemble-weights", "aisemble-llm"]),
-    ("candle-nn", &["aisemble-weights", "aisemble-llm"]),
-    ("candle-transformers", &[]),
+    ("candle-nn", &["aisemble-weights", "aisemble-llm", "aisemble-vision"]),
+    ("candle-transformers", &["aisemble-vision"]),
     ("image", &["aisemble-vision"]),
     ("polars", &["aisemble-data-processor"]),
     ("polars-sql", &["aisemble-data-processor"]),
