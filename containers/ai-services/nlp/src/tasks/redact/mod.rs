@@ -2,6 +2,7 @@
 //! nothing that one of them found stays visible, and the text without them.
 
 mod checksums;
+mod phone;
 mod rules;
 #[cfg(test)]
 mod tests;

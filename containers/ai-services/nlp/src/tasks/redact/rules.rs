@@ -9,32 +9,21 @@ use aisemble_protocol::nlp::RedactRule;
 use regex::Regex;
 
 use super::checksums::{iban_length, is_iban, is_luhn};
+use super::phone;
 
-/// Digits of a telephone number: ITU-T E.164 allows 15.
-const PHONE_DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
 /// Digits of a payment card.
 const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 /// Characters of the longest account number, with a space behind every one.
 const IBAN_BYTES_MAX: usize = 34 * 2;
 
 /// A pattern of this file.
-fn pattern(text: &str) -> Regex {
+pub(super) fn pattern(text: &str) -> Regex {
     #[expect(clippy::expect_used, reason = "the patterns are constants that the tests use")]
     Regex::new(text).expect("a pattern of this file is one")
 }
 
 static EMAIL: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"[\p{L}\p{N}._%+'-]+@(?:[\p{L}\p{N}][\p{L}\p{N}-]*\.)+\p{L}{2,}"));
-static PHONE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(concat!(
-        // International.
-        r"\+[0-9]{1,3}(?:[ .\-/]{0,2}\(?[0-9]{1,6}\)?){1,7}",
-        // North American: area, exchange, line.
-        r"|\(?[2-9][0-9]{2}\)?[ .\-]{1,2}[0-9]{3}[ .\-][0-9]{4}",
-        // National with a leading zero.
-        r"|\(?0[0-9]{1,5}\)?[ ./\-]{1,3}[0-9]{2,8}(?:[ .\-][0-9]{2,6}){0,4}",
-    ))
-});
 static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]{2}[0-9]{2}[ ]?[A-Za-z0-9]"));
 static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9](?:[ \-]?[0-9]){12,18}"));
 static ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
@@ -58,7 +47,7 @@ static SSN: LazyLock<Regex> =
 pub(super) fn find(rule: RedactRule, text: &str) -> Vec<Range<usize>> {
     match rule {
         RedactRule::Email => all(&EMAIL, text, alone),
-        RedactRule::Phone => all(&PHONE, text, phone),
+        RedactRule::Phone => phone::find(text),
         RedactRule::Iban => ibans(text),
         RedactRule::CreditCard => all(&CARD, text, card),
         RedactRule::IpAddress => all(&ADDRESS, text, address),
@@ -73,7 +62,7 @@ pub(super) fn find(rule: RedactRule, text: &str) -> Vec<Range<usize>> {
 }
 
 /// Matches that pass a check. One that does not is looked into again from its second character.
-fn all(
+pub(super) fn all(
     pattern: &Regex,
     text: &str,
     check: impl Fn(&str, Range<usize>) -> Option<Range<usize>>,
@@ -103,31 +92,19 @@ fn skip_run(text: &str, at: usize) -> usize {
 }
 
 /// Whether the character before or behind satisfies a test.
-fn touches(text: &str, range: &Range<usize>, test: impl Fn(char) -> bool) -> bool {
+pub(super) fn touches(text: &str, range: &Range<usize>, test: impl Fn(char) -> bool) -> bool {
     let before = text[..range.start].chars().next_back();
     let behind = text[range.end..].chars().next();
     before.is_some_and(&test) || behind.is_some_and(&test)
 }
 
 /// Not a part of a longer word or number.
-fn alone(text: &str, range: Range<usize>) -> Option<Range<usize>> {
+pub(super) fn alone(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     (!touches(text, &range, char::is_alphanumeric)).then_some(range)
 }
 
-fn digits(text: &str) -> Vec<u8> {
+pub(super) fn digits(text: &str) -> Vec<u8> {
     text.bytes().filter(u8::is_ascii_digit).collect()
-}
-
-fn phone(text: &str, range: Range<usize>) -> Option<Range<usize>> {
-    let range = alone(text, range)?;
-    let found = &text[range.clone()];
-    let count = digits(found).len();
-    // A closing bracket without its opening one belongs to the sentence.
-    let brackets = found.matches('(').count() == found.matches(')').count();
-    let part_of_more = touches(text, &range, |character| matches!(character, '.' | '-' | '/'))
-        && text[range.end..].starts_with(['-', '/', '.'])
-        && text[range.end..].chars().nth(1).is_some_and(|next| next.is_ascii_digit());
-    (PHONE_DIGITS.contains(&count) && brackets && !part_of_more).then_some(range)
 }
 
 /// A payment card's number at the beginning of the match: what follows it may be another number.

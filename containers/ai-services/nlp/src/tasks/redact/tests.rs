@@ -25,6 +25,9 @@ fn personal_data_is_hidden_and_named() {
     check("Call +49 30 901820 or +1 (415) 555-2671.", "Call [PHONE] or [PHONE].");
     check("(415) 555-2671, 415-555-2671, 415.555.2671", "[PHONE], [PHONE], [PHONE]");
     check("Tel. 030 / 901820 and 020 7946 0958", "Tel. [PHONE] and [PHONE]");
+    check("0049 30 901820, 00 44 20 7946 0958", "[PHONE], [PHONE]");
+    check("+49 (0)30 901820; 01 23 45 67 89; 03-1234-5678", "[PHONE]; [PHONE]; [PHONE]");
+    check("(020) 7946 0958 or 030 12 3456", "[PHONE] or [PHONE]");
     check("IBAN DE89 3704 0044 0532 0130 00 and text", "IBAN [IBAN] and text");
     check("gb29nwbk60161331926819.", "[IBAN].");
     check("Card 4111 1111 1111 1111, 5500-0055-5555-5559", "Card [CREDIT_CARD], [CREDIT_CARD]");
@@ -43,7 +46,12 @@ fn what_only_looks_so_is_left() {
         "version 1.2.3.4.5 and 300.1.1.1",
         "at 12:30:45 on 2024-01-15",
         "order 4111 1111 1111 1112",
-        "666-12-3456 and 123-00-4567",
+        "000-12-3456 and 666-12-3456 and 123-00-4567",
+        "0000 0000 0000 0000",
+        "IBAN DE89 3704 0044 0532 0130 01",
+        "GB29 NWBK 6016 0331 0926 18 has a digit that is wrong, DE89 3704 0044 0532 0130 one less",
+        "on 05.06.2024, 01-02-1999 and 31/12/2023",
+        "part 0012345678901, 03012345678 and 1234567890",
         "a@b and @handle and me@",
         "1,234,567.89 EUR in 2023",
         "std::vec::Vec",
