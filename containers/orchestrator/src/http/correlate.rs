@@ -94,7 +94,8 @@ fn note(app: &App, (method, route): (&str, &str), response: &Response, started: 
     let duration_ms = elapsed.as_secs_f64() * 1e3;
     let status = status.as_u16();
     let code = code.map(ErrorCode::as_str);
-    if status >= StatusCode::INTERNAL_SERVER_ERROR.as_u16() {
+    // "Not ready" is an answer: whoever starts the services asks many times a second.
+    if status >= StatusCode::INTERNAL_SERVER_ERROR.as_u16() && route != "/ready" {
         tracing::warn!(
             http.method = method,
             http.route = route,
