@@ -51,6 +51,9 @@ fn the_kernel_says_so_too_of_every_process_and_thread() {
                 line.split_whitespace().nth(1).map(str::to_owned).unwrap_or_default()
             };
             assert_eq!(field("Seccomp:"), "2", "{name}");
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                assert_eq!(field(set), "0000000000000000", "{name} {set}");
+            }
             assert!(field("Seccomp_filters:").parse::<u32>().unwrap() >= 2, "{name}\n{status}");
         }
     }

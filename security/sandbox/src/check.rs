@@ -94,6 +94,7 @@ fn kernel_state(state: &State) -> Result<Vec<Check>, SandboxError> {
     Ok(vec![
         check("Seccomp", "2", u64::from(status.seccomp_mode)),
         check("NoNewPrivs", "1", u64::from(status.no_new_privs)),
+        check("capabilities", "0", status.capabilities),
         check("PR_GET_DUMPABLE", "0", process::dumpable()?),
         check("RLIMIT_CORE", "0", soft.max(hard)),
     ])

@@ -53,7 +53,7 @@ pub struct Confined {
 }
 
 /// The first step, from the first lines of `main`: no core dumps, not dumpable, no new
-/// privileges, Landlock with everything that this kernel offers (ABI 4 at least), and the filter
+/// privileges, no capabilities, Landlock with everything that this kernel offers (ABI 4 at least), and the filter
 /// of what no service ever does.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub fn confine(policy: &Policy, paths: &Paths) -> Result<Confined, SandboxError>
     }
     needed::require(policy)?;
     let status = process::open_status()?;
-    let threads = process::read_status(&status)?.threads;
+    let process::Status { threads, capabilities, .. } = process::read_status(&status)?;
     if threads != 1 {
         return Err(SandboxError::ThreadsRunning { threads });
     }
@@ -76,6 +76,10 @@ pub fn confine(policy: &Policy, paths: &Paths) -> Result<Confined, SandboxError>
     process::refuse_core_dumps()?;
     process::refuse_dumps()?;
     process::refuse_new_privileges()?;
+    // A container has none, and its own filter refuses the call.
+    if capabilities != 0 {
+        process::drop_capabilities()?;
+    }
     landlock_domain::enforce(landlock_abi, &grants)?;
     filter::install_on_this_thread(&programs.confine)?;
 
@@ -114,6 +118,7 @@ fn require_in_force(state: &State) -> Result<Report, SandboxError> {
     let report = report_of(state)?;
     require("NoNewPrivs", u64::from(report.no_new_privs), 1)?;
     require("Seccomp", u64::from(report.seccomp_mode), u64::from(MODE_FILTER))?;
+    require("CapPrm and CapEff", process::read_status(&state.status)?.capabilities, 0)?;
     require("PR_GET_DUMPABLE", process::dumpable()?, 0)?;
     let (soft, hard) = process::core_limits()?;
     require("RLIMIT_CORE (soft)", soft, 0)?;

@@ -101,6 +101,7 @@ fn the_self_check_asks_what_matters() {
         };
         expect("Seccomp", "2");
         expect("NoNewPrivs", "1");
+        expect("capabilities", "0");
         expect("PR_GET_DUMPABLE", "0");
         expect("RLIMIT_CORE", "0");
         for call in ["socket(AF_INET)", "socket(AF_INET6)", "execve", "ptrace", "unshare", "mount"]
