@@ -23,7 +23,7 @@ usage: scripts/setup.sh --local [--home DIR] [--listen ADDRESS] [--without SERVI
   -h, --help        this text
 
 The core (orchestrator, llm, command) comes first and gives a first answer; then come texts (nlp),
-pictures (vision) and tables (data), each started as soon as it is there.
+pictures (vision) and tables (data) in a second build, and it starts again with them.
 
 Without --local the rootless Podman pod is deployed (docs/deployment.md).
 
