@@ -17,6 +17,9 @@ pub(crate) fn of_text(param: &str, text: &str) -> ApiError {
     if is_out_of_memory(&text) {
         return out_of_memory();
     }
+    if is_disk_full(&text) {
+        return disk_full();
+    }
     ApiError::new(ErrorCode::Unprocessable, format!("{param}: {text}")).with_param(param)
 }
 
@@ -26,6 +29,11 @@ pub(crate) fn out_of_memory() -> ApiError {
     ApiError::new(ErrorCode::Unprocessable, message).with_param("limits.memory_bytes")
 }
 
+/// The disk had no room for the output. Later it may have.
+fn disk_full() -> ApiError {
+    ApiError::new(ErrorCode::StorageFull, "the disk has no room for the output of the query")
+}
+
 /// A refusal of ours.
 pub(super) fn refused(param: &str, message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::Unprocessable, message).with_param(param)
@@ -33,6 +41,12 @@ pub(super) fn refused(param: &str, message: impl Into<String>) -> ApiError {
 
 fn is_out_of_memory(text: &str) -> bool {
     text.contains("Cannot allocate memory") || text.contains("os error 12")
+}
+
+fn is_disk_full(text: &str) -> bool {
+    ["No space left on device", "os error 28)", "Disk quota exceeded", "os error 122)"]
+        .iter()
+        .any(|said| text.contains(said))
 }
 
 /// The first part of what polars says: it adds the plan, which names files, after an empty line.
@@ -66,5 +80,7 @@ mod tests {
         assert!(of_text("t", &"ä".repeat(5000)).message.len() < 700);
         let error = of_text("t", "mmap: Cannot allocate memory (os error 12)");
         assert_eq!(error.param.as_deref(), Some("limits.memory_bytes"));
+        let error = of_text("query", "IO error: No space left on device (os error 28)");
+        assert_eq!((error.code, error.param), (ErrorCode::StorageFull, None));
     }
 }

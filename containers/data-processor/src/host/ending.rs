@@ -5,6 +5,9 @@ use aisemble_protocol::{ApiError, ErrorCode};
 use crate::fork::Ending;
 use crate::worker::{EXIT_NOT_STARTED, EXIT_OUT_OF_MEMORY};
 
+/// When to ask again after a process was killed, milliseconds.
+const KILLED_RETRY_MS: u64 = 500;
+
 /// The limits that a query was held to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
@@ -20,8 +23,12 @@ pub(super) fn explain(ending: Ending, held: Held) -> ApiError {
         return out_of_memory(held);
     }
     match ending.signal() {
-        // Not by us: the kernel, out of memory.
-        Some(libc::SIGKILL) => out_of_memory(held),
+        // Not by us. With most of its memory taken: the kernel, whose machine had less than the
+        // limit says; the same query would end so again.
+        Some(libc::SIGKILL) if ending.memory_peak_bytes >= held.memory_bytes / 4 * 3 => {
+            out_of_memory(held)
+        }
+        Some(libc::SIGKILL) => killed(),
         Some(libc::SIGXFSZ) => too_large(held),
         Some(libc::SIGXCPU) => {
             let limit = held.cpu_s;
@@ -51,6 +58,12 @@ pub(super) fn out_of_memory(held: Held) -> ApiError {
     ApiError::new(ErrorCode::Unprocessable, message).with_param("limits.memory_bytes")
 }
 
+/// Ended by somebody else, or by a kernel that needed memory for others: it may be asked again.
+fn killed() -> ApiError {
+    let message = "the query's process was killed from outside; nothing of its output is left";
+    ApiError::new(ErrorCode::Unavailable, message).with_retry_after_ms(KILLED_RETRY_MS)
+}
+
 pub(super) fn too_large(held: Held) -> ApiError {
     let limit = held.output_bytes;
     let message = format!("the output is larger than its limit of {limit} bytes");
@@ -77,7 +90,9 @@ mod tests {
         };
         let unprocessable = ErrorCode::Unprocessable;
         check(EXIT_OUT_OF_MEMORY << 8, unprocessable, "limit of 2097152 bytes");
-        check(libc::SIGKILL, unprocessable, "more memory");
+        check(libc::SIGKILL, ErrorCode::Unavailable, "killed from outside");
+        let full = Ending { status: libc::SIGKILL, memory_peak_bytes: 2 << 20 };
+        assert_eq!(explain(full, held).param.as_deref(), Some("limits.memory_bytes"));
         check(libc::SIGXFSZ, unprocessable, "limit of 3145728 bytes");
         check(libc::SIGXCPU, unprocessable, "4 s of processor time");
         check(libc::SIGSEGV, unprocessable, "signal 11");
