@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt as _};
 pub use incoming::{Content, Incoming};
 pub use read::BlobReader;
 
-use crate::app::{now_ms, store_error};
+use crate::app::{Caller, now_ms, store_error};
 use crate::config::FilesConfig;
 use blobs::Blobs;
 
@@ -87,6 +87,36 @@ pub struct FilesQuery {
     pub ascending: bool,
     /// Files on the page.
     pub limit: u32,
+}
+
+/// Whose files a request sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach<'k> {
+    /// Those of the key that asks.
+    Own(&'k str),
+    /// Everybody's: the key that asks is an admin's.
+    All(&'k str),
+}
+
+impl<'k> Reach<'k> {
+    /// What a caller sees: an admin everybody's files, as with jobs.
+    #[must_use]
+    pub fn of(caller: &'k Caller) -> Self {
+        if caller.is_admin() { Self::All(&caller.key_id) } else { Self::Own(&caller.key_id) }
+    }
+
+    fn key(self) -> &'k str {
+        match self {
+            Self::Own(key) | Self::All(key) => key,
+        }
+    }
+
+    fn sees(self, owner: &str) -> bool {
+        match self {
+            Self::Own(key) => key == owner,
+            Self::All(_) => true,
+        }
+    }
 }
 
 impl Files {
@@ -256,12 +286,26 @@ impl Files {
     /// # Errors
     /// `not_found`; the store's.
     pub async fn open_blob(&self, owner: &str, id: FileId) -> Result<Blob, ApiError> {
+        self.look_up(Reach::Own(owner), id).await
+    }
+
+    /// The file of that id and where its content lies, if it is within `reach`.
+    ///
+    /// # Errors
+    /// `not_found`; the store's.
+    pub async fn look_up(&self, reach: Reach<'_>, id: FileId) -> Result<Blob, ApiError> {
         let record = self.jobs.store().file(id).await.map_err(|error| store_error(&error))?;
         let now_ms = now_ms();
         let live = |record: &FileRecord| {
-            record.owner == owner && record.expires_at_ms.is_none_or(|at_ms| at_ms > now_ms)
+            reach.sees(&record.owner) && record.expires_at_ms.is_none_or(|at_ms| at_ms > now_ms)
         };
         let Some(record) = record.filter(live) else { return Err(not_found(id)) };
+        let key = reach.key();
+        if record.owner != key {
+            let owner = &record.owner;
+            tracing::info!(audit = true, file.id = %id, file.owner = owner, key.id = key,
+                "an admin looked up another key's file");
+        }
         let path = self.blobs.path(&record.sha256);
         Ok(Blob { path, view: view(&record), owner: record.owner })
     }
@@ -297,13 +341,16 @@ impl Files {
         blocking(move || BlobReader::open(&path, range)).await
     }
 
-    /// A page of `owner`'s files.
+    /// A page of the files within `reach`.
     ///
     /// # Errors
     /// The store's.
-    pub async fn list(&self, owner: &str, query: FilesQuery) -> Result<FileList, ApiError> {
+    pub async fn list(&self, reach: Reach<'_>, query: FilesQuery) -> Result<FileList, ApiError> {
         let FilesQuery { purpose, after, ascending, limit } = query;
-        let owner = Some(owner.to_owned());
+        let owner = match reach {
+            Reach::Own(key) => Some(key.to_owned()),
+            Reach::All(_) => None,
+        };
         let filter = FileFilter { owner, purpose, after, ascending, limit };
         let page = self.jobs.store().files(filter).await.map_err(|error| store_error(&error))?;
         let data: Vec<_> = page.files.iter().map(view).collect();
@@ -316,16 +363,16 @@ impl Files {
         })
     }
 
-    /// Deletes `owner`'s file, and its content when no other file has it.
+    /// Deletes a file within `reach`, and its content when no other file has it.
     ///
     /// # Errors
     /// `not_found`; the store's.
-    pub async fn delete(&self, owner: &str, id: FileId) -> Result<FileDeleted, ApiError> {
-        self.open_blob(owner, id).await?;
+    pub async fn delete(&self, reach: Reach<'_>, id: FileId) -> Result<FileDeleted, ApiError> {
+        self.look_up(reach, id).await?;
         if !self.drop_file(id).await? {
             return Err(not_found(id));
         }
-        tracing::info!(audit = true, file.id = %id, key.id = owner, "file deleted");
+        tracing::info!(audit = true, file.id = %id, key.id = reach.key(), "file deleted");
         Ok(FileDeleted { id, object: "file".to_owned(), deleted: true })
     }
 

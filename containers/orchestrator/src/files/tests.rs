@@ -54,12 +54,15 @@ async fn content_is_kept_once_under_its_digest_until_its_last_file_goes() {
     assert!(blob.path.ends_with(format!("blobs/2c/{}", first.sha256)));
     let error = place.files.open_blob("ann", second.id).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound, "another's file is not there");
-    assert_eq!(place.files.delete("ann", second.id).await.unwrap_err().code, ErrorCode::NotFound);
-    place.files.delete("ann", first.id).await.unwrap();
+    assert_eq!(
+        place.files.delete(Reach::Own("ann"), second.id).await.unwrap_err().code,
+        ErrorCode::NotFound
+    );
+    place.files.delete(Reach::Own("ann"), first.id).await.unwrap();
     assert_eq!(place.on_disk().len(), 1, "bob's file has it, too");
-    place.files.delete("bob", second.id).await.unwrap();
+    place.files.delete(Reach::Own("bob"), second.id).await.unwrap();
     assert!(place.on_disk().is_empty());
-    let again = place.files.delete("bob", second.id).await.unwrap_err();
+    let again = place.files.delete(Reach::Own("bob"), second.id).await.unwrap_err();
     assert_eq!(again.code, ErrorCode::NotFound);
 }
 
@@ -175,5 +178,22 @@ async fn files_go_when_their_time_is_over() {
     let error = place.files.open_blob("ann", gone.id).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound, "though it has not been deleted yet");
     assert_eq!(place.files.expire().await.unwrap(), 1);
+    assert!(place.on_disk().is_empty());
+}
+
+#[tokio::test]
+async fn an_admin_sees_what_others_have() {
+    let place = place(|_| {});
+    let ann = place.store("ann", "hello").await.unwrap();
+    let (admin, bob) = (Reach::All("root"), Reach::Own("bob"));
+    let query = || FilesQuery { limit: 10, ..FilesQuery::default() };
+    assert_eq!(place.files.look_up(bob, ann.id).await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(place.files.list(bob, query()).await.unwrap().data, []);
+    assert_eq!(place.files.look_up(admin, ann.id).await.unwrap().view, ann);
+    assert_eq!(place.files.list(admin, query()).await.unwrap().data, [ann.clone()]);
+    // What works with a file is its owner's alone.
+    let error = place.files.open_blob("root", ann.id).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+    assert!(place.files.delete(admin, ann.id).await.unwrap().deleted);
     assert!(place.on_disk().is_empty());
 }

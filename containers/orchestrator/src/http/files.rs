@@ -21,7 +21,7 @@ use super::error::{Failure, Problem};
 use super::extract::{From, Params};
 use super::upload::{self, Named};
 use crate::app::App;
-use crate::files::{Blob, FilesQuery};
+use crate::files::{Blob, FilesQuery, Reach};
 
 /// The `{id}` of a file's path.
 pub(super) struct File(FileId);
@@ -93,7 +93,7 @@ pub(super) async fn create_v1(
     create(app, origin, query, request).await
 }
 
-/// Lists the key's files.
+/// Lists the key's files; every key's for an admin.
 #[utoipa::path(get, path = "/files", tag = "files", security(("key" = ["jobs"])), params(List),
     responses((status = 200, body = FileList),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -116,7 +116,7 @@ pub(super) async fn list(
     let after = after.map_err(|_| ApiError::invalid("after", "after is not the id of a file"))?;
     let purpose = purpose.as_deref().map(read_purpose).transpose()?;
     let query = FilesQuery { purpose, after, ascending, limit };
-    Ok(Json(app.files.list(&origin.caller.key_id, query).await?))
+    Ok(Json(app.files.list(Reach::of(&origin.caller), query).await?))
 }
 
 /// Lists the key's files, as OpenAI does.
@@ -157,7 +157,7 @@ pub(super) async fn show(
     From(origin): From,
     File(id): File,
 ) -> Result<Json<FileView>, Failure> {
-    Ok(Json(app.files.open_blob(&origin.caller.key_id, id).await?.view))
+    Ok(Json(app.files.look_up(Reach::of(&origin.caller), id).await?.view))
 }
 
 /// Shows a file, as OpenAI does.
@@ -182,7 +182,7 @@ pub(super) async fn remove(
     From(origin): From,
     File(id): File,
 ) -> Result<Json<FileDeleted>, Failure> {
-    Ok(Json(app.files.delete(&origin.caller.key_id, id).await?))
+    Ok(Json(app.files.delete(Reach::of(&origin.caller), id).await?))
 }
 
 /// Deletes a file, as OpenAI does.
@@ -212,7 +212,7 @@ pub(super) async fn content(
     File(id): File,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let blob = app.files.open_blob(&origin.caller.key_id, id).await?;
+    let blob = app.files.look_up(Reach::of(&origin.caller), id).await?;
     let tag = format!("\"{}\"", blob.view.sha256);
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|known| known == "*" || known.contains(&tag)) {

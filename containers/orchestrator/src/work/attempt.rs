@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::now_ms;
 use crate::dispatch::{self, Call, Class, Dispatch};
-use crate::files::{Files, NewFile};
+use crate::files::{Files, NewFile, Reach};
 use crate::live::Live;
 use crate::trace::Trace;
 
@@ -140,7 +140,7 @@ impl Attempt {
         let view = imported?;
         if view.sha256 != file.sha256 {
             tracing::error!(job.id = %self.id, "an output is not what the service said it wrote");
-            self.bench.files.delete(&self.owner, view.id).await?;
+            self.bench.files.delete(Reach::Own(&self.owner), view.id).await?;
             return Err(JobFailure::new(ErrorCode::Internal, "the output was changed on its way"));
         }
         Ok(view.id.to_string())
