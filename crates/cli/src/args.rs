@@ -11,8 +11,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{BenchCommand, BenchHttp, BenchJobs, BenchLlm, BenchLlmMode};
-pub use kept::{BatchCommand, FilesCommand, WorkflowCommand, WorkflowRun};
+pub use bench::{
+    BenchCommand, BenchHttp, BenchJobs, BenchLlm, BenchLlmMode, BenchMap, BenchMapWork,
+};
+pub use kept::{BatchCommand, FilesCommand, WorkflowCommand, WorkflowInputs, WorkflowRun};
 pub use local::{
     CatalogOption, Doctor, Down, KeysCommand, KeysCreate, ModelsCommand, ModelsImport, ModelsPull,
     Up,

@@ -4,6 +4,7 @@ mod figures;
 mod http;
 mod jobs;
 mod llm;
+mod map;
 mod peer;
 
 use crate::args::{BenchCommand, Global};
@@ -19,5 +20,6 @@ pub async fn run(global: &Global, command: BenchCommand, terminal: Terminal) -> 
         BenchCommand::Http(options) => http::run(global, options, terminal).await,
         BenchCommand::Llm(options) => llm::run(global, options, terminal).await,
         BenchCommand::Jobs(options) => jobs::run(global, options, terminal).await,
+        BenchCommand::Map(options) => map::run(global, options, terminal).await,
     }
 }

@@ -100,6 +100,16 @@ impl Client {
         self.fetch(&Call::get(format!("/jobs/{id}/result"))).await?.decode()
     }
 
+    /// Submits a job that failed or expired again, as a new one; gives that one. Asking twice
+    /// gives the same.
+    ///
+    /// # Errors
+    /// As any call; `conflict` when the job has not failed, or is a part of another.
+    pub async fn retry_job(&self, id: JobId) -> Result<JobView, ClientError> {
+        let call = Call::new(reqwest::Method::POST, format!("/jobs/{id}/retry"));
+        self.fetch(&call).await?.decode()
+    }
+
     /// Asks for the job's end.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub use graph::{dot, mermaid};
 pub use reference::{Reference, Source, columns, fill, references, resolve};
 pub use shapes::{
     MapInput, MapOutput, MergeInput, MergeOp, OnRowError, ReduceInput, ReduceOp, ReportInput,
-    ReportPlot, RowStep, TableFormat, TableOutput, TableSource,
+    ReportPlot, RowStep, RowsFormat, TableOutput, TableSource,
 };
 
 use crate::error::ErrorCode;
@@ -59,6 +59,10 @@ pub struct WorkflowRequest {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub inputs: Map<String, Value>,
+    /// An earlier run, which has ended: what it finished is taken over where this one asks the same
+    /// again, results of steps and rows of maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<JobId>,
     /// Priority, deadline and metadata of the whole; `needs` are other jobs to wait for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobOptions>,
@@ -366,6 +370,9 @@ pub struct StepView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub output: Option<Value>,
+    /// The step of an earlier run whose result it has taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<JobId>,
     /// Why it failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,

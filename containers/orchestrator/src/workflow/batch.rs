@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use aisemble_jobs::{ClaimedJob, JobContext, JobFailure, JobState};
 use aisemble_protocol::file::Purpose;
 use aisemble_protocol::job::JobError;
-use aisemble_protocol::workflow::{MAP_CONCURRENCY_DEFAULT, TableFormat, TableSource};
+use aisemble_protocol::workflow::{MAP_CONCURRENCY_DEFAULT, RowsFormat, TableSource};
 use aisemble_protocol::{ErrorCode, FileId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -259,7 +259,7 @@ async fn open(
     request: &BatchRequest,
 ) -> Result<TableReader, JobFailure> {
     let file = request.input_file_id.parse().ok();
-    let source = TableSource { file, format: Some(TableFormat::Ndjson), rows: None };
+    let source = TableSource { file, format: Some(RowsFormat::Ndjson), rows: None };
     TableReader::open(engine, &job.owner, source).await
 }
 
@@ -283,9 +283,10 @@ async fn split<'e>(
         rows_per_minute: None,
         fail_fast: false,
         rows: Vec::new(),
+        earlier: Vec::new(),
     };
-    let deadline_at_ms = Some(created_at_ms + WINDOW_MS);
-    Ok(Split { engine, job, context, chunk, chunk_rows: CHUNK_LINES, deadline_at_ms })
+    let (chunk_rows, deadline_at_ms) = (CHUNK_LINES, Some(created_at_ms + WINDOW_MS));
+    Ok(Split { engine, job, context, chunk, chunk_rows, earlier: &[], deadline_at_ms })
 }
 
 async fn is_cancelled(engine: &Engine, job: &ClaimedJob) -> Result<bool, JobFailure> {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::call::{Answer, Caller};
 use super::cancelled;
 use super::gate::Gate;
+use super::resume;
 use super::{Engine, encode, store_failure, unreadable};
 
 /// Tries of one row within one attempt at its chunk.
@@ -43,10 +44,14 @@ pub(super) struct Chunk {
     pub(super) fail_fast: bool,
     /// The rows.
     pub(super) rows: Vec<Map<String, Value>>,
+    /// The chunks of this place in earlier runs: a row of theirs that was asked the same has its
+    /// answer.
+    #[serde(default)]
+    pub(super) earlier: Vec<JobId>,
 }
 
 /// What is done with each row.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Task {
     /// A request made from a template.
@@ -72,7 +77,11 @@ pub(super) async fn run(
     context: JobContext,
 ) -> Result<Vec<u8>, JobFailure> {
     let chunk: Chunk = serde_json::from_slice(&job.payload).map_err(|error| unreadable(&error))?;
-    let done = recorded(engine, job.id).await?;
+    let mut done = recorded(engine, job.id).await?;
+    for earlier in &chunk.earlier {
+        resume::take_rows(engine, (&job.owner, *earlier), (&chunk, &mut done), &context.events)
+            .await?;
+    }
     let last_attempt = job.attempt >= job.attempts_max;
     let gate = engine.gates.gate(chunk.of, chunk.concurrency, chunk.rows_per_minute);
     let caller = Caller::new(engine, &job, &context);

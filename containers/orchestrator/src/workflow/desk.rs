@@ -1,7 +1,7 @@
 //! What callers ask of workflows, batches, schedules and queues: check, submit, show, cancel. It
 //! knows owners and rights, but no HTTP.
 
-use aisemble_jobs::{Idempotency, JobFailure, JobState, JobView, NewJob, Submitted};
+use aisemble_jobs::{Idempotency, Job, JobFailure, JobState, JobView, NewJob, Submitted};
 use aisemble_protocol::job::JobOptions;
 use aisemble_protocol::keys::Scope;
 use aisemble_protocol::workflow::{
@@ -61,6 +61,9 @@ impl Desk {
         for scope in scopes(&request) {
             origin.caller.require(scope)?;
         }
+        if let Some(earlier) = request.continue_from {
+            self.may_continue(&origin.caller, earlier).await?;
+        }
         self.admit().await?;
         let mut job = new_job(&origin.caller.key_id, &request)?;
         job.trace_parent = Some(origin.trace.to_string());
@@ -81,6 +84,19 @@ impl Desk {
             "job accepted"
         );
         Ok((self.shown(view, &request, &plan).await?, replayed))
+    }
+
+    /// Whether the caller has that earlier run, and it has ended.
+    async fn may_continue(&self, caller: &Caller, id: JobId) -> Result<(), ApiError> {
+        let job = self.engine.jobs.get(id).await.map_err(|error| store_error(&error))?;
+        let own = |job: &Job| job.view.kind == WORKFLOW_KIND && job.owner == caller.key_id;
+        let missing = || ApiError::new(ErrorCode::NotFound, format!("there is no workflow {id}"));
+        let job = job.filter(own).ok_or_else(missing)?;
+        if job.view.state.is_final() {
+            return Ok(());
+        }
+        let message = format!("workflow {id} has not ended: it is {}", job.view.state.as_str());
+        Err(ApiError::new(ErrorCode::Conflict, message).with_param("continue_from"))
     }
 
     async fn admit(&self) -> Result<(), ApiError> {
@@ -283,6 +299,7 @@ pub(super) async fn step_views(
             finished_at_ms: job.and_then(|job| job.finished_at_ms),
             progress: None,
             output: None,
+            kept_from: None,
             error: None,
         };
         if let Some(job) = job {
@@ -309,7 +326,7 @@ async fn fill_view(engine: &Engine, view: &mut StepView, job: &JobView) -> Resul
             let result = result.as_deref().map(serde_json::from_slice::<StepResult>);
             let Some(Ok(result)) = result else { return Ok(()) };
             view.state = result.status;
-            view.error = result.error;
+            (view.error, view.kept_from) = (result.error, result.kept_from);
             let shown = result.output.to_string().len() <= OUTPUT_SHOWN_BYTES_MAX;
             view.output = Some(result.output).filter(|output| shown && *output != Value::Null);
         }

@@ -9,7 +9,7 @@ use aisemble_protocol::file::Purpose;
 use aisemble_protocol::job::JobError;
 use aisemble_protocol::workflow::{
     CHUNK_ROWS_DEFAULT, MAP_CONCURRENCY_DEFAULT, MapInput, MapOutput, OnRowError, Progress,
-    StepKind, TableFormat, columns,
+    RowsFormat, StepKind, columns,
 };
 use aisemble_protocol::{ErrorCode, JobId};
 use futures_util::stream::FuturesUnordered;
@@ -43,6 +43,8 @@ pub(super) struct Split<'e> {
     /// What every chunk has in common; its rows are filled in.
     pub(super) chunk: Chunk,
     pub(super) chunk_rows: usize,
+    /// Steps of earlier runs whose rows may be taken over.
+    pub(super) earlier: &'e [JobId],
     /// Chunks that are not done by then have expired, milliseconds since 1970.
     pub(super) deadline_at_ms: Option<u64>,
 }
@@ -79,11 +81,10 @@ impl Split<'_> {
                 if number == CHUNKS_MAX {
                     return Err(invalid(format!("the table has over {CHUNKS_MAX} chunks")));
                 }
-                let id = self.job.id.child(&format!("chunk/{number}"));
                 let first = chunks.rows;
                 chunks.rows += rows.len() as u64;
-                chunks.ids.push(id);
-                submitting.push(self.submit_one(id, first, rows));
+                chunks.ids.push(chunk_id(self.job.id, number));
+                submitting.push(self.submit_one(number, first, rows));
                 if submitting.len() >= SUBMITS_MAX {
                     submitting.try_next().await?;
                 }
@@ -107,8 +108,14 @@ impl Split<'_> {
         rows
     }
 
-    async fn submit_one(&self, id: JobId, first: u64, rows: Vec<Row>) -> Result<(), JobFailure> {
-        let chunk = Chunk { first, rows, ..self.chunk.clone() };
+    async fn submit_one(
+        &self,
+        number: usize,
+        first: u64,
+        rows: Vec<Row>,
+    ) -> Result<(), JobFailure> {
+        let earlier = self.earlier.iter().map(|step| chunk_id(*step, number)).collect();
+        let chunk = Chunk { first, rows, earlier, ..self.chunk.clone() };
         let mut new = NewJob::new(CHUNK_KIND, CHUNKS, &self.job.owner, encode(&chunk)?);
         new.priority = self.job.priority;
         new.parent = Some(self.job.id);
@@ -116,6 +123,7 @@ impl Split<'_> {
         new.attempts_max = CHUNK_ATTEMPTS_MAX;
         new.deadline_at_ms = self.deadline_at_ms;
         new.trace_parent.clone_from(&self.job.trace_parent);
+        let id = chunk_id(self.job.id, number);
         let submitted = self.engine.jobs.submit_as(id, new).await;
         submitted.map(drop).map_err(|error| store_failure(&error))
     }
@@ -182,6 +190,11 @@ impl Split<'_> {
     }
 }
 
+/// The id of the chunk of that number of a step or batch.
+fn chunk_id(of: JobId, number: usize) -> JobId {
+    of.child(&format!("chunk/{number}"))
+}
+
 /// When this attempt began, and what was done before.
 struct Begun {
     at: Instant,
@@ -202,13 +215,14 @@ pub(super) async fn run(
     engine: &Engine,
     job: &ClaimedJob,
     context: &JobContext,
-    input: Value,
+    (input, earlier): (Value, &[JobId]),
 ) -> Result<(Value, u64), JobFailure> {
     let map: MapInput = serde_json::from_value(input)
         .map_err(|error| invalid(format!("the step's input is not valid: {error}")))?;
     let table = TableReader::open(engine, &job.owner, map.table.clone()).await?;
     let names = columns(&map.step.input);
-    let split = split(engine, job, context, &map);
+    let mut split = split(engine, job, context, &map);
+    split.earlier = earlier;
     let check = |number: u64, row: &Row| match names.iter().find(|name| !row.contains_key(*name)) {
         // In the first row the column is the table's fault; later it is the row's own.
         Some(name) if number == 0 => Err(invalid(format!("the table has no column {name:?}"))),
@@ -256,9 +270,11 @@ fn split<'e>(
         rows_per_minute: map.rows_per_minute,
         fail_fast: map.on_row_error == OnRowError::Fail,
         rows: Vec::new(),
+        earlier: Vec::new(),
     };
     let chunk_rows = map.chunk_rows.unwrap_or(CHUNK_ROWS_DEFAULT) as usize;
-    Split { engine, job, context, chunk, chunk_rows, deadline_at_ms: job.deadline_at_ms }
+    let (earlier, deadline_at_ms) = (&[][..], job.deadline_at_ms);
+    Split { engine, job, context, chunk, chunk_rows, earlier, deadline_at_ms }
 }
 
 /// Puts the rows of all chunks together: those with an answer, and those with an error.
@@ -301,7 +317,7 @@ async fn gather(
         }
         None => None,
     };
-    let (format, sha256) = (TableFormat::Ndjson, file.sha256);
+    let (format, sha256) = (RowsFormat::Ndjson, file.sha256);
     Ok(MapOutput { file: file.id, format, sha256, rows, failed, errors_file, tokens, sample })
 }
 

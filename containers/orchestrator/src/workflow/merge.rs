@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aisemble_jobs::{ClaimedJob, JobFailure};
 use aisemble_protocol::file::Purpose;
-use aisemble_protocol::workflow::{MergeInput, MergeOp, TableFormat, TableOutput};
+use aisemble_protocol::workflow::{MergeInput, MergeOp, RowsFormat, TableOutput};
 use serde_json::{Value, json};
 
 use super::Engine;
@@ -57,7 +57,7 @@ pub(super) async fn run(
     let (rows, sample) = (out.rows, out.sample.clone());
     let name = (job.id, "merged.ndjson");
     let file = out.finish(engine, &job.owner, name, Purpose::Result).await?;
-    let (file, format, sha256) = (file.id, TableFormat::Ndjson, file.sha256);
+    let (file, format, sha256) = (file.id, RowsFormat::Ndjson, file.sha256);
     Ok((json!(TableOutput { file, format, sha256, rows, sample }), 0))
 }
 

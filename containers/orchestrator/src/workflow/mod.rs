@@ -17,6 +17,7 @@ mod plot;
 mod queues;
 mod reduce;
 mod report;
+mod resume;
 mod run;
 mod schedule;
 mod step;
@@ -28,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use aisemble_jobs::{ClaimedJob, Executor, JobContext, JobFailure, JobFuture, Jobs};
 use aisemble_protocol::job::JobError;
 use aisemble_protocol::workflow::{StepError, StepState};
-use aisemble_protocol::{ApiError, ErrorCode};
+use aisemble_protocol::{ApiError, ErrorCode, JobId};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -113,6 +114,9 @@ pub(crate) struct StepResult {
     /// Tokens used, in and out.
     #[serde(default)]
     pub(crate) tokens: u64,
+    /// The step of an earlier run whose result this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept_from: Option<JobId>,
 }
 
 impl Engine {
@@ -247,7 +251,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, JobFailure> {
 }
 
 /// Whether the attempt is to stop for good: cancelled or over, not only given back.
-async fn stops_for_good(engine: &Engine, id: aisemble_protocol::JobId) -> bool {
+async fn stops_for_good(engine: &Engine, id: JobId) -> bool {
     match engine.jobs.wait(id, std::time::Duration::ZERO).await {
         Ok(view) => view.cancel_requested || view.state.is_final(),
         Err(_) => false,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use aisemble_jobs::{JobState, JobView, NewJob};
+use aisemble_protocol::workflow::WorkflowRequest;
 use aisemble_protocol::{ApiError, ErrorCode, JobId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::desk::Desk;
-use super::{CHUNKS, STEPS, WORKFLOWS};
+use super::{CHUNKS, STEPS, WORKFLOW_KIND, WORKFLOWS};
 use crate::app::{Caller, Origin, store_error};
 use crate::capability::Capability;
 
@@ -97,7 +98,8 @@ impl Desk {
         self.queues().await
     }
 
-    /// Submits a dead letter again: a new job with the same request. What it was is not changed.
+    /// Submits a dead letter again: a new job with the same request. What it was is not changed; a
+    /// workflow takes over what it had finished.
     ///
     /// # Errors
     /// `not_found`; `conflict` when the job has not failed, or is a part of another; the store's.
@@ -116,7 +118,12 @@ impl Desk {
                 format!("the job is {}; only a failed one is retried", job.view.state.as_str());
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
-        let mut new = NewJob::new(&job.view.kind, &job.capability, &job.owner, job.payload);
+        let payload = if job.view.kind == WORKFLOW_KIND {
+            continuing(&job.payload, id)?
+        } else {
+            job.payload
+        };
+        let mut new = NewJob::new(&job.view.kind, &job.capability, &job.owner, payload);
         new.priority = job.view.priority;
         new.attempts_max = job.view.attempts_max;
         new.resumes = self.engine.free(&job.capability).is_some();
@@ -129,4 +136,12 @@ impl Desk {
         tracing::info!(job.id = %again, job.retry_of = %id, key.id = caller.key_id, "job retried");
         Ok(submitted.view().clone())
     }
+}
+
+/// The request of a workflow as one that continues the run `earlier`.
+fn continuing(payload: &[u8], earlier: JobId) -> Result<Vec<u8>, ApiError> {
+    let broken = |_| ApiError::new(ErrorCode::Internal, "the stored workflow cannot be read");
+    let mut request: WorkflowRequest = serde_json::from_slice(payload).map_err(broken)?;
+    request.continue_from = Some(earlier);
+    serde_json::to_vec(&request).map_err(broken)
 }

@@ -207,6 +207,7 @@ mod tests {
             progress: None,
             output: Some(json!({"rows": 2, "failed": 1, "tokens": 9,
                 "sample": [{"a|b": "x\ny | <b>", "n": 1}]})),
+            kept_from: None,
             error: None,
         };
         let counts = vec![("yes".to_owned(), 2)];

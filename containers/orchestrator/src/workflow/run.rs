@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::cancelled;
 use super::desk::step_views;
+use super::resume;
 use super::step::{StepPayload, step_id};
 use super::{Engine, STEP_KIND, STEPS, encode, stops_for_good, store_failure, unreadable};
 
@@ -82,9 +83,11 @@ async fn submit(
     (request, plan): (&WorkflowRequest, &Plan),
 ) -> Result<Vec<JobId>, JobFailure> {
     let mut ids = Vec::with_capacity(plan.order.len());
+    let mut kept = resume::kept(engine, &job.owner, (request, plan)).await?;
     for number in &plan.order {
         let spec = &request.steps[*number];
-        let payload = encode(&StepPayload { workflow: job.id, step: *number })?;
+        let kept = std::mem::take(&mut kept[*number]);
+        let payload = encode(&StepPayload { workflow: job.id, step: *number, kept })?;
         let mut new = NewJob::new(STEP_KIND, STEPS, &job.owner, payload);
         let needs = plan.needs[*number].iter();
         new.needs = needs.map(|need| step_id(job.id, &request.steps[*need].id)).collect();

@@ -102,6 +102,10 @@ impl Desk {
     ) -> Result<ScheduleView, ApiError> {
         let cron = read_cron(&request.cron)?;
         check(&request.workflow).map_err(|faults| refusal(&faults))?;
+        if request.workflow.continue_from.is_some() {
+            let message = "what is submitted again and again continues no earlier run";
+            return Err(ApiError::invalid("workflow.continue_from", message));
+        }
         for scope in scopes(&request.workflow) {
             origin.caller.require(scope)?;
         }

@@ -14,14 +14,18 @@ use serde_json::Value;
 
 use super::call::Caller;
 use super::cancelled;
+use super::resume::{self, Kept};
 use super::{Engine, StepResult, encode, map, merge, reduce, report, store_failure, unreadable};
 
 /// What a step's job has as its payload: where to read the rest.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct StepPayload {
     pub(super) workflow: JobId,
     /// Number of the step in the request.
     pub(super) step: usize,
+    /// What earlier runs have of it.
+    #[serde(default)]
+    pub(super) kept: Kept,
 }
 
 /// The id of a step's job.
@@ -55,6 +59,8 @@ pub(super) struct Scene<'e> {
     pub(super) context: &'e JobContext,
     pub(super) workflow: JobId,
     pub(super) request: WorkflowRequest,
+    /// Steps of earlier runs whose rows may be taken over.
+    earlier: &'e [JobId],
     /// Results of the steps that were asked for.
     results: BTreeMap<String, StepResult>,
 }
@@ -66,11 +72,17 @@ pub(super) async fn run(
     context: JobContext,
 ) -> Result<Vec<u8>, JobFailure> {
     let payload: StepPayload = serde_json::from_slice(&job.payload).map_err(|e| unreadable(&e))?;
+    if let Some(earlier) = payload.kept.result
+        && let Some(result) = resume::take(engine, &job.owner, earlier).await?
+    {
+        return encode(&result);
+    }
     let request = request(engine, payload.workflow).await?;
     let gone = || JobFailure::new(ErrorCode::Internal, "the workflow has no such step");
     let spec = request.steps.get(payload.step).cloned().ok_or_else(gone)?;
     let (workflow, results) = (payload.workflow, BTreeMap::new());
-    let mut scene = Scene { engine, job: &job, context: &context, workflow, request, results };
+    let (job, context, earlier) = (&job, &context, payload.kept.rows.as_slice());
+    let mut scene = Scene { engine, job, context, workflow, request, earlier, results };
     let timeout = spec.timeout_ms.map_or(Duration::MAX, Duration::from_millis);
     let done = tokio::select! {
         done = tokio::time::timeout(timeout, scene.perform(&spec)) => done.unwrap_or_else(|_| {
@@ -83,14 +95,15 @@ pub(super) async fn run(
     };
     match done {
         Ok((output, tokens)) => {
-            encode(&StepResult { status: StepState::Succeeded, output, error: None, tokens })
+            let status = StepState::Succeeded;
+            encode(&StepResult { status, output, error: None, tokens, kept_from: None })
         }
         Err(Stop::Skip(message)) => {
             let error = Some(StepError { code: ErrorCode::Unprocessable, message });
-            let output = Value::Null;
-            encode(&StepResult { status: StepState::Skipped, output, error, tokens: 0 })
+            let (status, output) = (StepState::Skipped, Value::Null);
+            encode(&StepResult { status, output, error, tokens: 0, kept_from: None })
         }
-        Err(Stop::Failed(failure)) => failed(engine, &job, &spec, failure).await,
+        Err(Stop::Failed(failure)) => failed(engine, job, &spec, failure).await,
     }
 }
 
@@ -113,7 +126,7 @@ async fn failed(
     let message = format!("step {}: {}", spec.id, failure.message);
     let error = Some(StepError { code: failure.code, message });
     let (status, output) = (StepState::Failed, Value::Null);
-    encode(&StepResult { status, output, error, tokens: 0 })
+    encode(&StepResult { status, output, error, tokens: 0, kept_from: None })
 }
 
 /// The request of a workflow.
@@ -148,7 +161,9 @@ impl Scene<'_> {
 
     async fn dispatch(&self, spec: &StepSpec, input: Value) -> Result<(Value, u64), JobFailure> {
         match spec.kind {
-            StepKind::Map => map::run(self.engine, self.job, self.context, input).await,
+            StepKind::Map => {
+                map::run(self.engine, self.job, self.context, (input, self.earlier)).await
+            }
             StepKind::Merge => merge::run(self.engine, self.job, input).await,
             StepKind::Reduce => reduce::run(self.engine, self.job, input).await,
             StepKind::Report => report::run(self, input).await,

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 
 use aisemble_jobs::JobFailure;
 use aisemble_protocol::file::{FileView, Purpose};
-use aisemble_protocol::workflow::{MAP_ROWS_MAX, ROW_BYTES_MAX, TableFormat, TableSource};
+use aisemble_protocol::workflow::{MAP_ROWS_MAX, ROW_BYTES_MAX, RowsFormat, TableSource};
 use aisemble_protocol::{ErrorCode, FileId, JobId};
 use serde_json::{Map, Value};
 
@@ -118,24 +118,24 @@ impl TableReader {
 }
 
 /// How a file of that name is written.
-fn format_of(name: &str) -> TableFormat {
+fn format_of(name: &str) -> RowsFormat {
     let name = name.to_ascii_lowercase();
     if name.ends_with(".csv") {
-        TableFormat::Csv
+        RowsFormat::Csv
     } else if name.ends_with(".tsv") {
-        TableFormat::Tsv
+        RowsFormat::Tsv
     } else {
-        TableFormat::Ndjson
+        RowsFormat::Ndjson
     }
 }
 
-fn open_file(path: &std::path::Path, format: TableFormat) -> Result<Source, JobFailure> {
+fn open_file(path: &std::path::Path, format: RowsFormat) -> Result<Source, JobFailure> {
     let gone = |_| JobFailure::new(ErrorCode::Internal, "the table's content is gone");
     let file = File::open(path).map_err(gone)?;
     let delimiter = match format {
-        TableFormat::Ndjson => return Ok(Source::Lines(BufReader::new(file))),
-        TableFormat::Csv => b',',
-        TableFormat::Tsv => b'\t',
+        RowsFormat::Ndjson => return Ok(Source::Lines(BufReader::new(file))),
+        RowsFormat::Csv => b',',
+        RowsFormat::Tsv => b'\t',
     };
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(file);
     let names = reader.headers().map_err(|error| csv_error(&error))?;
@@ -289,7 +289,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &[u8], format: TableFormat) -> Result<Vec<Row>, String> {
+    fn read(text: &[u8], format: RowsFormat) -> Result<Vec<Row>, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
         let mut source = open_file(file.path(), format).map_err(|failure| failure.message)?;
@@ -306,14 +306,14 @@ mod tests {
     #[test]
     fn rows_are_read_as_their_format_has_them() {
         let expected = json!([{"a": "1", "b": "x, \"y\""}, {"a": "2", "b": ""}]);
-        let csv = read(b"\xef\xbb\xbfa,b\r\n1,\"x, \"\"y\"\"\"\r\n2,\r\n", TableFormat::Csv);
+        let csv = read(b"\xef\xbb\xbfa,b\r\n1,\"x, \"\"y\"\"\"\r\n2,\r\n", RowsFormat::Csv);
         assert_eq!(json!(csv.unwrap()), expected);
-        let tsv = read(b"a\tb\n1\tz\n", TableFormat::Tsv).unwrap();
+        let tsv = read(b"a\tb\n1\tz\n", RowsFormat::Tsv).unwrap();
         assert_eq!(json!(tsv), json!([{"a": "1", "b": "z"}]));
-        let lines = read(b"{\"a\":1}\n\n  {\"a\":{\"b\":null}}", TableFormat::Ndjson).unwrap();
+        let lines = read(b"{\"a\":1}\n\n  {\"a\":{\"b\":null}}", RowsFormat::Ndjson).unwrap();
         assert_eq!(json!(lines), json!([{"a": 1}, {"a": {"b": null}}]));
-        assert_eq!(format_of("T.CSV"), TableFormat::Csv);
-        assert_eq!(format_of("rows"), TableFormat::Ndjson);
+        assert_eq!(format_of("T.CSV"), RowsFormat::Csv);
+        assert_eq!(format_of("rows"), RowsFormat::Ndjson);
     }
 
     #[test]
@@ -322,20 +322,20 @@ mod tests {
             let message = read(text, format).unwrap_err();
             assert!(message.contains(sentence), "{message}");
         };
-        check(b"a,b\n1\n", TableFormat::Csv, "line: 2");
-        check(b"a,a\n1,2\n", TableFormat::Csv, "two columns \"a\"");
-        check(b"a\n\xff\xfe\n", TableFormat::Csv, "UTF-8");
-        check(b"{\"a\":1}\n[1]\n", TableFormat::Ndjson, "row 1 of the table is not a JSON object");
+        check(b"a,b\n1\n", RowsFormat::Csv, "line: 2");
+        check(b"a,a\n1,2\n", RowsFormat::Csv, "two columns \"a\"");
+        check(b"a\n\xff\xfe\n", RowsFormat::Csv, "UTF-8");
+        check(b"{\"a\":1}\n[1]\n", RowsFormat::Ndjson, "row 1 of the table is not a JSON object");
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(ROW_BYTES_MAX));
-        check(long.as_bytes(), TableFormat::Ndjson, "row 0 has over");
+        check(long.as_bytes(), RowsFormat::Ndjson, "row 0 has over");
         let columns = vec!["c"; COLUMNS_MAX + 1].join(",");
-        check(columns.as_bytes(), TableFormat::Csv, "over 10000 columns");
+        check(columns.as_bytes(), RowsFormat::Csv, "over 10000 columns");
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_rows_or_refused(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for format in [TableFormat::Ndjson, TableFormat::Csv, TableFormat::Tsv] {
+            for format in [RowsFormat::Ndjson, RowsFormat::Csv, RowsFormat::Tsv] {
                 let _ = read(&text, format);
             }
         }

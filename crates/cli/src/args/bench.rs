@@ -21,6 +21,12 @@ pub enum BenchCommand {
     Llm(BenchLlm),
     /// Load on the job API: jobs a second and pickup time
     Jobs(BenchJobs),
+    /// A map over the rows of a table, against calling the service in a loop by hand
+    ///
+    /// The same rows go in turn through a workflow's map, through a loop over HTTP, and through a
+    /// loop over the service's own socket, past the orchestrator; each with as many rows at the
+    /// same time.
+    Map(BenchMap),
 }
 
 /// `bench http`.
@@ -102,6 +108,41 @@ pub struct BenchJobs {
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub timeout_seconds: u64,
+}
+
+/// `bench map`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchMap {
+    /// What is done with each row
+    #[arg(long, value_enum, default_value_t = BenchMapWork::Embed)]
+    pub work: BenchMapWork,
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub rows: usize,
+    /// Rows at the same time
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub concurrency: u32,
+    /// Rows of a chunk
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub chunk_rows: u32,
+    /// Turns; the best of each way counts
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub rounds: usize,
+    /// Take the texts from this file, a text a line, over and over
+    #[arg(long, value_name = "PATH")]
+    pub texts: Option<PathBuf>,
+    /// Socket of the service [default: that of the local `up`]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What `bench map` does with each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchMapWork {
+    /// A vector by the nlp service
+    Embed,
+    /// Two tokens by the llm service
+    Llm,
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -51,6 +51,17 @@ pub enum WorkflowCommand {
     Validate {
         /// The workflow, JSON; `-` = standard input
         file: PathBuf,
+        /// Its inputs; a file is named and not uploaded
+        #[command(flatten)]
+        inputs: WorkflowInputs,
+    },
+    /// Run a workflow that failed again: what it had finished is taken over
+    Retry {
+        /// The workflow's id
+        id: String,
+        /// Print the id and return
+        #[arg(long)]
+        detach: bool,
     },
     /// Show each step of a workflow as it goes, until its end
     Watch {
@@ -77,6 +88,23 @@ pub enum WorkflowCommand {
 pub struct WorkflowRun {
     /// The workflow, JSON; `-` = standard input
     pub file: PathBuf,
+    /// Its inputs.
+    #[command(flatten)]
+    pub inputs: WorkflowInputs,
+    /// An earlier run: what it finished and this one asks again is taken over
+    #[arg(long, value_name = "ID")]
+    pub continue_from: Option<String>,
+    /// Print the id and return
+    #[arg(long)]
+    pub detach: bool,
+    /// The same key and workflow give the same run
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Inputs of a workflow.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WorkflowInputs {
     /// An input, as `limit=5` or `name=Eva`; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub input: Vec<String>,
@@ -84,12 +112,6 @@ pub struct WorkflowRun {
     /// it is a table
     #[arg(long, value_name = "NAME=PATH")]
     pub file_input: Vec<String>,
-    /// Print the id and return
-    #[arg(long)]
-    pub detach: bool,
-    /// The same key and workflow give the same run
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
 }
 
 /// `batch`.

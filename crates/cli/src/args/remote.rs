@@ -71,6 +71,11 @@ pub enum JobsCommand {
         /// The job
         id: String,
     },
+    /// Submit a job that failed again and print the new one's id; a workflow goes on where it was
+    Retry {
+        /// The job
+        id: String,
+    },
     /// Print a job's result
     Result {
         /// The job

@@ -26,6 +26,10 @@ pub async fn run(global: &Global, command: JobsCommand, terminal: Terminal) -> O
             watch(&client, parse(&id)?, after, terminal).await
         }
         JobsCommand::Cancel { id } => cancel(&client, parse(&id)?, terminal).await,
+        JobsCommand::Retry { id } => {
+            let job = client.retry_job(parse(&id)?).await?;
+            if terminal.json { terminal.data(&job) } else { terminal.line(&job.id.to_string()) }
+        }
         JobsCommand::Result { id, wait } => result(&client, parse(&id)?, wait, terminal).await,
     }
 }

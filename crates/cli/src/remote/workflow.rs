@@ -10,13 +10,13 @@ use aisemble_client::{Client, Drawing};
 use aisemble_protocol::data::TableFormat;
 use aisemble_protocol::file::Purpose;
 use aisemble_protocol::workflow::{StepState, StepView, WorkflowRequest, WorkflowView};
-use aisemble_protocol::{JobId, JobState};
+use aisemble_protocol::{FileId, JobId, JobState};
 use indicatif::{MultiProgress, ProgressBar};
 use serde_json::Value;
 
 use super::texts::short;
 use super::{connect, files};
-use crate::args::{Global, WorkflowCommand, WorkflowRun};
+use crate::args::{Global, WorkflowCommand, WorkflowInputs, WorkflowRun};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::terminal::Terminal;
 
@@ -34,7 +34,19 @@ pub async fn run(global: &Global, command: WorkflowCommand, terminal: Terminal) 
     let client = connect(global)?;
     match command {
         WorkflowCommand::Run(options) => submit(&client, &options, terminal).await,
-        WorkflowCommand::Validate { file } => validate(&client, &read(&file)?, terminal).await,
+        WorkflowCommand::Validate { file, inputs } => {
+            let mut request = read(&file)?;
+            values(&inputs, &mut request)?;
+            for text in &inputs.file_input {
+                let (name, path) = pair(text)?;
+                request.inputs.insert(name.to_owned(), table(FileId::generate(), path));
+            }
+            validate(&client, &request, terminal).await
+        }
+        WorkflowCommand::Retry { id, detach } => {
+            let again = client.retry_job(parse(&id)?).await?.id;
+            follow(&client, again, detach, terminal).await
+        }
         WorkflowCommand::Watch { id } => {
             let ended = watch(&client, parse(&id)?, terminal).await?;
             report(&ended, terminal)
@@ -101,33 +113,51 @@ async fn validate(client: &Client, request: &WorkflowRequest, terminal: Terminal
 
 async fn submit(client: &Client, options: &WorkflowRun, terminal: Terminal) -> Outcome<()> {
     let mut request = read(&options.file)?;
-    for text in &options.input {
-        let (name, value) = pair(text)?;
-        // JSON where it is JSON, else a text.
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        request.inputs.insert(name.to_owned(), value);
-    }
-    for text in &options.file_input {
+    values(&options.inputs, &mut request)?;
+    for text in &options.inputs.file_input {
         let (name, path) = pair(text)?;
         let file = files::upload(client, Path::new(path), Purpose::UserData, terminal).await?;
         terminal.note(&format!("{name} is {}", file.id));
-        let mut input = serde_json::json!({ "file": file.id });
-        if let Some(format) = TableFormat::of_name(path) {
-            input["format"] = format.as_str().into();
-        }
-        request.inputs.insert(name.to_owned(), input);
+        request.inputs.insert(name.to_owned(), table(file.id, path));
+    }
+    if let Some(id) = &options.continue_from {
+        request.continue_from = Some(parse(id)?);
     }
     let view = client.submit_workflow(&request, options.idempotency_key.as_deref()).await?;
-    if options.detach {
+    follow(client, view.id, options.detach, terminal).await
+}
+
+/// Shows a workflow to its end, or only says which it is.
+async fn follow(client: &Client, id: JobId, detach: bool, terminal: Terminal) -> Outcome<()> {
+    if detach {
         return if terminal.json {
-            terminal.data(&view)
+            terminal.data(&client.workflow(id).await?)
         } else {
-            terminal.line(&view.id.to_string())
+            terminal.line(&id.to_string())
         };
     }
-    terminal.note(&format!("Workflow {}", view.id));
-    let ended = watch(client, view.id, terminal).await?;
+    terminal.note(&format!("Workflow {id}"));
+    let ended = watch(client, id, terminal).await?;
     report(&ended, terminal)
+}
+
+/// Inputs that are values: JSON where they are JSON, else texts.
+fn values(inputs: &WorkflowInputs, request: &mut WorkflowRequest) -> Outcome<()> {
+    for text in &inputs.input {
+        let (name, value) = pair(text)?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        request.inputs.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// An uploaded file as an input, with its format if the name says that it is a table.
+fn table(file: FileId, path: &str) -> Value {
+    let mut input = serde_json::json!({ "file": file });
+    if let Some(format) = TableFormat::of_name(path) {
+        input["format"] = format.as_str().into();
+    }
+    input
 }
 
 fn pair(text: &str) -> Outcome<(&str, &str)> {
@@ -211,6 +241,9 @@ fn told(step: &StepView) -> String {
         if let Some(eta) = progress.eta_ms.filter(|_| !step.state.is_final()) {
             text = format!("{text}, {} left", crate::terminal::span(Duration::from_millis(eta)));
         }
+    }
+    if step.kept_from.is_some() {
+        return format!("{text}, taken over from an earlier run");
     }
     if let (Some(start), Some(end)) = (step.started_at_ms, step.finished_at_ms) {
         text = format!("{text} in {} ms", end.saturating_sub(start));

@@ -21,7 +21,7 @@ pub struct TableSource {
     pub file: Option<FileId>,
     /// How the file is written; without it, as its name ends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<TableFormat>,
+    pub format: Option<RowsFormat>,
 }
 
 impl<'de> Deserialize<'de> for TableSource {
@@ -55,7 +55,7 @@ impl<'de> Deserialize<'de> for TableSource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum TableFormat {
+pub enum RowsFormat {
     /// One JSON object a line.
     Ndjson,
     /// Comma-separated with a head; every value is a text.
@@ -129,7 +129,7 @@ pub struct MapOutput {
     /// The rows with their new column, in the order of the table: NDJSON.
     pub file: FileId,
     /// How the file is written.
-    pub format: TableFormat,
+    pub format: RowsFormat,
     /// SHA-256 of the file, hex.
     pub sha256: String,
     /// Rows in the file.
@@ -153,7 +153,7 @@ pub struct TableOutput {
     /// The rows: NDJSON.
     pub file: FileId,
     /// How the file is written.
-    pub format: TableFormat,
+    pub format: RowsFormat,
     /// SHA-256 of the file, hex.
     pub sha256: String,
     /// Rows in the file.

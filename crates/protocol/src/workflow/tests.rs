@@ -161,9 +161,9 @@ fn a_step_s_output_is_a_table() {
     let read = |value: Value| serde_json::from_value::<TableSource>(value).unwrap();
     let id = crate::file::FileId::generate();
     let map = read(json!({"file": id, "format": "ndjson", "rows": 7, "failed": 0, "sample": []}));
-    assert_eq!((map.file, map.rows, map.format), (Some(id), None, Some(TableFormat::Ndjson)));
+    assert_eq!((map.file, map.rows, map.format), (Some(id), None, Some(RowsFormat::Ndjson)));
     let data = read(json!({"rows": 7, "preview": [], "output": {"file": id, "format": "csv"}}));
-    assert_eq!((data.file, data.rows, data.format), (Some(id), None, Some(TableFormat::Csv)));
+    assert_eq!((data.file, data.rows, data.format), (Some(id), None, Some(RowsFormat::Csv)));
     let reduced = read(json!({"rows": [{"group": "a", "value": 1}], "rows_read": 2}));
     assert_eq!((reduced.file, reduced.rows.unwrap().len()), (None, 1));
     let parquet = json!({"output": {"file": id, "format": "parquet"}});
