@@ -258,7 +258,7 @@ if [ "$dry_run" = 1 ]; then
     say "fetch the default language model with pip (93 MB) into $home/models, digest checked"
     say "make an API key in $home/client-key, if there is none"
     say "start on $listen, and ask a first question"
-    if wants nlp; then say "then nlp: 3 models (143 MB to fetch, 372 MB installed)"; fi
+    if wants nlp; then say "then nlp: 4 models (143 MB to fetch, 372 MB installed)"; fi
     if wants vision; then say "then vision: 5 models (127 MB to fetch, 137 MB installed)"; fi
     if wants data; then say "then data (polars: the longest to build)"; fi
     exit 0

@@ -15,7 +15,10 @@ use crate::failure::{Exit, Failure, Outcome};
 /// The catalogue that this command was built with.
 pub const BUILT_IN: &str = include_str!("../../../configs/models.toml");
 /// Files beside it, built in as well.
-const BESIDE: &[(&str, &[u8])] = &[];
+const BESIDE: &[(&str, &[u8])] = &[(
+    "models/sentiment-minilm/model.safetensors",
+    include_bytes!("../../../configs/models/sentiment-minilm/model.safetensors"),
+)];
 /// Bytes of one file beside a catalogue.
 const BESIDE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of a catalogue.
