@@ -117,6 +117,7 @@ impl Model {
             }),
             labels: self.labels.clone(),
             embedding_dimensions: self.architecture.embedding() as u32,
+            ..v1::ModelInfo::default()
         }
     }
 }

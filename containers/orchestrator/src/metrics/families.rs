@@ -218,6 +218,33 @@ families! {
     MODEL_INFO = gauge("aisemble_model_info",
         &["service", "instance", "model", "family", "quantization", "sha256", "device"],
         "1 for each model that an instance hosts.");
+    MODEL_MEMORY = gauge("aisemble_model_memory_planned_bytes",
+        &["service", "instance", "model", "part"],
+        "What a model takes of its device at most: weights, kv, workspace.");
+    GPU_INFO = gauge("aisemble_gpu_info", &["gpu", "name", "driver"],
+        "1 for each GPU that a service computes on; gpu is its UUID.");
+    GPU_UTILIZATION = gauge("aisemble_gpu_utilization_ratio", &["gpu"],
+        "Share of the driver's last sample period in which a kernel ran.");
+    GPU_MEMORY_UTILIZATION = gauge("aisemble_gpu_memory_utilization_ratio", &["gpu"],
+        "Share of it in which device memory was read or written.");
+    GPU_MEMORY_USED = gauge("aisemble_gpu_memory_used_bytes", &["gpu"],
+        "Device memory in use, by all processes.");
+    GPU_MEMORY_TOTAL = gauge("aisemble_gpu_memory_total_bytes", &["gpu"],
+        "Device memory that processes can have.");
+    GPU_TEMPERATURE = gauge("aisemble_gpu_temperature_celsius", &["gpu"],
+        "Temperature of the chip.");
+    GPU_POWER = gauge("aisemble_gpu_power_watts", &["gpu"], "Power draw.");
+    GPU_POWER_LIMIT = gauge("aisemble_gpu_power_limit_watts", &["gpu"],
+        "The power limit in force.");
+    GPU_ENERGY = counter("aisemble_gpu_energy_joules_total", &["gpu"],
+        "Energy since the driver was loaded.");
+    GPU_THROTTLED = gauge("aisemble_gpu_clocks_throttled", &["gpu", "reason"],
+        "1 while the clocks are held down for this reason (NVML's clocks event reasons).");
+    GPU_ECC = counter("aisemble_gpu_ecc_errors_total", &["gpu", "type"],
+        "ECC errors since the driver was loaded: corrected, uncorrected.");
+    GPU_PROCESS_MEMORY = gauge("aisemble_gpu_process_memory_bytes",
+        &["service", "instance", "gpu"],
+        "Device memory of the instance; absent where its process has a PID namespace of its own.");
     SANDBOX = gauge("aisemble_sandbox", &["process", "control"],
         "What confines a process: landlock_abi, no_new_privs, seccomp_mode (2 = filter), \
          seccomp_filters, locked_down. 0 = not in force.");

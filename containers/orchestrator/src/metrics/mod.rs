@@ -7,6 +7,7 @@ mod calls;
 pub mod docs;
 pub mod families;
 mod generation;
+mod gpu;
 mod page;
 mod process;
 mod sampled;

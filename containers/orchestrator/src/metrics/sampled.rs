@@ -5,6 +5,7 @@ use aisemble_jobs::{Depth, JobState, StoreMetrics};
 use aisemble_protocol::v1;
 
 use super::families::{self as f, Family};
+use super::gpu;
 use super::page::{Page, as_f64};
 
 /// What is sampled for one page.
@@ -53,6 +54,7 @@ pub(super) fn render(text: String, samples: &Samples) -> String {
     jobs(&mut page, samples);
     store(&mut page, &samples.store);
     instances(&mut page, &samples.instances);
+    gpu::render(&mut page, &samples.instances);
     sandbox(&mut page, samples);
     page.family(&f::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1.0)]);
     page.single(&f::RESIDENT, samples.resident_bytes);
