@@ -14,8 +14,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aisemble-batcher", &[]),
     ("aisemble-kernels", &[]),
     ("aisemble-nvml", &[]),
+    // Its tests compare it with the CPU's kernels; the crate itself imports none.
+    ("aisemble-cuda", &["aisemble-kernels"]),
     ("aisemble-convert", &[]),
-    ("aisemble-weights", &["aisemble-kernels"]),
+    ("aisemble-weights", &["aisemble-kernels", "aisemble-cuda"]),
     // L1
     ("aisemble-jobs", &["aisemble-protocol"]),
     ("aisemble-client", &["aisemble-protocol"]),
