@@ -9,7 +9,7 @@ shift
 binaries=("$@")
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ ${#binaries[@]} -eq 0 ]; then
-    binaries=(ai-semble-orchestrator ai-semble-llm ai-semble ai-semble-sandbox-probe)
+    binaries=(ai-semble-orchestrator ai-semble-llm ai-semble-door ai-semble ai-semble-sandbox-probe)
     for service in ai-services/nlp ai-services/vision data-processor; do
         if [ -e "$root/containers/$service/src/main.rs" ]; then
             binaries+=("ai-semble-${service##*/}")

@@ -8,34 +8,14 @@ llm=ai-semble-llm-$model
 llm_unit=ai-semble-llm@$model.service
 # The containers of the pod; `deploy` adds the services that setup.sh found binaries and models for.
 members=("$llm" ai-semble-orchestrator)
-missed=0
-rows=()
-
-# expect NUMBER WHAT EXPECTED SEEN     EXPECTED is a regular expression for the whole of SEEN
-expect() {
-    local verdict='ok  '
-    if ! [[ $4 =~ ^($3)$ ]]; then
-        verdict=MISS
-        missed=$((missed + 1))
-    fi
-    rows+=("$(printf '%s\t%s\t%s\t%s\t%s' "$verdict" "$1" "$2" "$3" "$(tr '\n' ' ' <<<"$4")")")
-    printf '%s %-4s %-66s %s\n' "$verdict" "$1" "$2" "$(tr '\n' ' ' <<<"$4" | cut -c1-90)"
-}
-
-finish() {
-    {
-        printf '%s\n' "$(date -u +%FT%TZ) kernel $(uname -r)"
-        printf '%s\n' "${rows[@]}"
-    } >"$report"
-    printf '%s checks, %s missed; the table is in %s\n' "${#rows[@]}" "$missed" "$report"
-    [ "$missed" = 0 ]
-}
 
 # The process of a container, as the host's root sees it.
 pid_of() { as_user podman inspect --format '{{.State.Pid}}' "$1"; }
 infra() { as_user podman pod inspect --format '{{.InfraContainerID}}' ai-semble; }
 status_of() { as_root awk -v key="$2:" '$1 == key { $1 = ""; print substr($0, 2) }' "/proc/$1/status"; }
-code_of() { if "$@" >"$work/out" 2>&1; then echo 0; else echo $?; fi; }
+
+# Seccomp filters of a process beside its parent's, which has those of the unit and of the host.
+filters_of() { echo $(($(status_of "$1" Seccomp_filters) - $(status_of "$(status_of "$1" PPid)" Seccomp_filters))); }
 
 setup() { as_user bash /home/clinic/ai-semble/scripts/setup.sh --images /home/clinic/release --model-file /home/clinic/model.gguf --models-from /home/clinic/models "$@"; }
 
@@ -59,24 +39,26 @@ complete() { # [TEXT]  a short completion's HTTP status; its body lands in $work
     tail -n 1 "$work/answer"
 }
 
-until_ok() { # SECONDS COMMAND...  tells how long it took, in tenths of a second
-    local deadline=$((SECONDS + $1)) begin
-    begin=$(date +%s%N)
-    shift
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then echo never; return; fi
-        sleep 0.1
-    done
-    echo "$((($(date +%s%N) - begin) / 100000000)) tenths of a second"
+# The jobs that the account's key sees, one id a line.
+jobs_known() {
+    as_user bash -c 'curl --silent --max-time 20 -H "Authorization: Bearer $(cat ~/.local/share/ai-semble/client-key)" \
+        "http://127.0.0.1:8080/jobs?limit=100" | jq -r ".jobs[].id"' | sort
 }
 
+# How many of the jobs known then are not known now.
+jobs_lost() { # FILE
+    jobs_known >"$work/jobs-now"
+    comm -23 "$1" "$work/jobs-now" | wc -l
+}
+
+test_ready() { [ "$(http /ready)" = 200 ]; }
+test_not_ready() { [ "$(http /ready)" = 503 ]; }
+
 deploy() {
-    local begin=$SECONDS
     expect 49a 'setup.sh --dry-run changes nothing' 'exit 0, units: 0' \
         "exit $(code_of setup --dry-run), units: $(as_user find /home/clinic/.config/containers/systemd -name 'ai-semble*' | wc -l)"
     expect 4a 'setup.sh from a fresh account' 0 "$(code_of setup)"
-    sed -e 's/^/    /' "$work/out"
-    printf 'setup took %s s\n' $((SECONDS - begin))
+    quote 'setup.sh from a fresh account; the seconds are since its start' <"$work/out"
     local service
     for service in nlp vision data-processor; do
         if as_user test -e "/home/clinic/.config/containers/systemd/ai-semble/ai-semble-$service.container"; then
@@ -88,9 +70,12 @@ deploy() {
         finish
         exit 1
     fi
+    as_user systemctl --user --no-pager --lines=0 status ai-semble.socket ai-semble-pod.service |
+        quote 'systemctl --user status ai-semble.socket ai-semble-pod'
+    as_user podman ps --pod --format 'table {{.Names}}\t{{.PodName}}\t{{.Status}}' | quote 'podman ps --pod'
 }
 
-check_units() {
+group_units() {
     local text container unit flags units=()
     as_user bash -c 'QUADLET_UNIT_DIRS=~/.config/containers/systemd /usr/libexec/podman/quadlet -dryrun -user' \
         >"$work/units" 2>"$work/complaints" || true
@@ -123,7 +108,7 @@ check_units() {
     done
 }
 
-check_processes() {
+group_processes() {
     local container pid uids='' spaces='' own
     own=$(as_user id -u)
     for container in "$(infra)" "${members[@]}"; do
@@ -138,9 +123,8 @@ check_processes() {
     done
     for container in "${members[@]}"; do
         pid=$(pid_of "$container")
-        # Its parent has the filters of the unit and of the host's container.
         expect 7 "Seccomp of ${container:0:24}; filters more than its parent (1 OCI, 4 its own)" '2 5' \
-            "$(status_of "$pid" Seccomp) $(($(status_of "$pid" Seccomp_filters) - $(status_of "$(status_of "$pid" PPid)" Seccomp_filters)))"
+            "$(status_of "$pid" Seccomp) $(filters_of "$pid")"
     done
     expect 8 'Uid: not root, not the login user, one a member' 'distinct, ([1-9][0-9]{5} ?)+' \
         "$(tr ' ' '\n' <<<"$uids" | sort | uniq -d | grep -q . && echo same || echo distinct), $uids"
@@ -150,7 +134,7 @@ check_processes() {
         "$(tr ' ' '\n' <<<"$spaces" | grep -c .), distinct $(tr ' ' '\n' <<<"$spaces" | grep . | sort -u | wc -l)"
 }
 
-check_files_and_devices() {
+group_files() {
     local container pid
     for container in "${members[@]}"; do
         pid=$(pid_of "$container")
@@ -160,7 +144,7 @@ check_files_and_devices() {
     done
 }
 
-check_network() {
+group_network() {
     local container text
     for container in "${members[@]}"; do
         expect 16 "interfaces of ${container:0:24}" lo \
@@ -177,64 +161,7 @@ check_network() {
         "$(http /jobs) $(http -H 'Authorization: Bearer ais_wrong' /jobs)"
 }
 
-# The probe in a container with everything that the service's own container has.
-probe() { # UNIT ARGUMENTS...
-    local unit=$1 line
-    shift
-    line=$(as_user systemctl --user show --property=ExecStart --value "$unit" |
-        sed -e 's/.*argv\[\]=//' -e 's/ ; .*//' \
-            -e 's/ --name [^ ]*/ --name ai-semble-probe/' -e 's/ --cidfile=[^ ]*//' \
-            -e 's/ --cgroups=split//' -e 's/ --sdnotify=[^ ]*//' -e 's/ -d / /' -e 's/ --health-[^ ]* [^ ]*//g' \
-            -e 's| localhost/ai-semble-.*| localhost/ai-semble-sandbox-probe:current|')
-    # shellcheck disable=SC2086  # an argument list without blanks in it
-    as_user $line "$@" 2>"$work/probe-complaints" && echo 0 >"$work/probe-code" || echo $? >"$work/probe-code"
-}
-
-answers() { jq -r '.results[] | "\(.name)=\(.observed)"' <<<"$1" | paste -sd' '; }
-
-check_attacks() {
-    local container unit seen policy
-    as_user podman build --quiet --pull=never --network=none --layers=false --target from-host \
-        --file /home/clinic/ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
-        --build-arg SERVICE_UID=10009 --build-arg VERSION=test --build-arg REVISION=test \
-        --tag localhost/ai-semble-sandbox-probe:current /home/clinic/release >/dev/null
-    for container in "${members[@]}"; do
-        unit=$(unit_of "$container")
-        policy=$(policy_of "$container")
-        # Stage 0: under the container's own rules only, none of the process's.
-        seen=$(answers "$(probe "$unit" --stage 0 try create=/x create=/etc/x create=/models/x create=/run/x)")
-        expect 11 "$policy: create files in / /etc /models /run" '(Create[^ ]*=(EROFS|ENOENT|EACCES) ?){4}' "$seen"
-        seen=$(probe "$unit" --stage 0 --policy "$policy" try socket |
-            jq -r '[.results[] | (if .name | startswith("socket(0x1,") then "AF_UNIX " else "others " end) + .observed] | unique | join(", ")')
-        # EINVAL: the kernel was asked, and minded the type that the probe gave.
-        expect 13 "$policy: socket of AF_UNIX, and of INET INET6 NETLINK PACKET VSOCK ALG" 'AF_UNIX EINVAL, others EPERM' "$seen"
-        seen=$(probe "$unit" --stage 0 --policy "$policy" try ptrace process_vm_readv pidfd_getfd kcmp |
-            jq -r '[.results[].observed] | unique | join(",")')
-        expect 19 "$policy: ptrace process_vm_readv pidfd_getfd kcmp" EPERM "$seen"
-        seen=$(probe "$unit" --stage 0 --policy "$policy" try bpf perf_event_open userfaultfd io_uring_setup keyctl add_key kexec_load init_module |
-            jq -r '[.results[].observed] | unique | join(",")')
-        expect 20 "$policy: bpf perf_event_open userfaultfd io_uring keyctl kexec module" EPERM "$seen"
-        seen=$(probe "$unit" --stage 0 --policy "$policy" try unshare setns mount fsopen open_tree pivot_root chroot |
-            jq -r '[.results[].observed] | unique | join(",")')
-        expect 21 "$policy: unshare setns mount fsopen open_tree pivot_root chroot" EPERM "$seen"
-        seen=$(probe "$unit" --stage 0 --policy "$policy" try clone3 | jq -r '[.results[].observed] | unique | join(",")')
-        expect 22 "$policy: clone3" ENOSYS "$seen"
-        # Stage 2: the process's own filters inside the container's; every rule both ways.
-        seen=$(probe "$unit" --stage 2 --policy "$policy" all |
-            jq -r '"\(.passed) of \(.results | length): \([.results[] | select(.passed | not) | .name] | join(" "))"')
-        expect '24,26' "$policy: every rule, allowed and refused, after lock-down" 'true of [0-9]{3}: ' "$seen"
-    done
-    seen=$(answers "$(probe "$llm_unit" --stage 0 try unix-connect=/run/ai-semble/llm.sock)")
-    expect 14 'llm: connect to the own socket' 'UnixConnect[^ ]*=ok' "$seen"
-    seen=$(answers "$(probe "$llm_unit" --stage 0 try unix-connect=/run/ai-semble/llm-$model/llm.sock)")
-    expect 15 "llm: connect to another instance's socket" 'UnixConnect[^ ]*=(ENOENT|EACCES)' "$seen"
-    seen=$(answers "$(probe "$llm_unit" --stage 0 try read=/run/secrets/keys.json list=/var/lib/ai-semble)")
-    expect 15b "llm: read the orchestrator's keys and jobs" '.*=(ENOENT|EACCES) .*=(ENOENT|EACCES)' "$seen"
-    probe "$llm_unit" --stage 0 try int80 >/dev/null
-    expect 23 'llm: a 32-bit call; how the process ends (159: SIGSYS)' 159 "$(cat "$work/probe-code")"
-}
-
-check_secrets() {
+group_secrets() {
     local key places pid
     as_user cat /home/clinic/.local/share/ai-semble/client-key >"$work/key"
     key=$(tr -d '\n' <"$work/key")
@@ -261,7 +188,7 @@ uid_inside() { # PID PATH
     as_root awk -v id="$outside" '$2 <= id && id < $2 + $3 { print $1 + id - $2 }' "/proc/$1/uid_map"
 }
 
-check_images() {
+group_images() {
     local container service files first second
     for container in "${members[@]}"; do
         service=$(policy_of "$container")
@@ -280,33 +207,7 @@ check_images() {
     expect 53 'build an image twice: one digest' same "$([ "$first" = "$second" ] && echo same || echo "$first $second")"
 }
 
-check_crashes() {
-    local before restarted status ready
-    before=$(pid_of ai-semble-orchestrator)
-    as_root kill -KILL "$(pid_of "$llm")"
-    status=$(until_ok 20 test_not_ready)
-    ready=$(until_ok 120 test_ready)
-    restarted=$(as_user systemctl --user show --property=NRestarts --value "$llm_unit")
-    expect 34a 'kill -9 of llm: /ready 503 after, 200 again after' '[0-9]+ tenths of a second, [0-9]+ tenths of a second' "$status, $ready"
-    expect 34b 'the unit restarted; the orchestrator is the same process' '1 same' \
-        "$restarted $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other)"
-    expect 34c 'a completion afterwards' 200 "$(complete)"
-    as_root kill -KILL "$before"
-    ready=$(until_ok 120 test_ready)
-    expect 34d 'kill -9 of the orchestrator: served again after' '[0-9]+ tenths of a second' "$ready"
-    expect 34e 'a completion afterwards' 200 "$(complete)"
-    before=$(pid_of ai-semble-orchestrator)
-    as_root systemctl restart user@1000.service
-    ready=$(until_ok 180 test_ready)
-    expect 34f "the account's systemd started anew, as by a reboot: served again after" '[0-9]+ tenths of a second' "$ready"
-    expect 34g 'a completion afterwards, by another process' '200 other' \
-        "$(complete) $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other)"
-}
-
-test_ready() { [ "$(http /ready)" = 200 ]; }
-test_not_ready() { [ "$(http /ready)" = 503 ]; }
-
-check_repetition() {
+group_again() {
     local began
     began=$(as_user podman inspect --format '{{.State.StartedAt}}' "${members[@]}" | paste -sd' ')
     setup >"$work/again" 2>&1 || true
@@ -315,7 +216,7 @@ check_repetition() {
         "$([ "$began" = "$(as_user podman inspect --format '{{.State.StartedAt}}' "${members[@]}" | paste -sd' ')" ] && echo same || echo others)"
 }
 
-check_removal() {
+group_removal() {
     as_user podman image rm --force localhost/ai-semble-sandbox-probe:{current,previous} >/dev/null 2>&1 || true
     expect 49d 'setup.sh --uninstall' 0 "$(code_of setup --uninstall)"
     cat "$work/out"

@@ -3,11 +3,14 @@
 #   host.sh start ROOT NAME      boots a throw-away copy of ROOT (overlay), prints nothing
 #   host.sh root NAME COMMAND…   runs a command in it as root
 #   host.sh user NAME COMMAND…   runs a command in it as its user `clinic`, with a user systemd
+#   host.sh reboot NAME          powers it off as `systemctl poweroff` does, and boots it again
 #   host.sh stop NAME            powers it off and removes what it wrote
 set -euo pipefail
 
 state=${AISEMBLE_HOST_STATE:-/run/ai-semble-hosts}
 boot_patience_s=90
+# A pod that drains takes its time.
+end_patience_s=90
 # A host's services sandbox themselves; nspawn's own filter of Debian 12 refuses Landlock.
 sandbox_calls='landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp'
 
@@ -47,21 +50,31 @@ enter_cgroup() { # NAME
 }
 
 start() { # ROOT NAME
-    local root=$1 name=$2 dir="$state/$2" nspawn waited=0
+    local root=$1 name=$2 dir="$state/$2"
     if [ -e "$dir" ]; then
         echo "error: the host $name is there already: host.sh stop $name" >&2
         exit 1
     fi
     mkdir -p "$dir"/{upper,work,tree,home}
+    # For everybody, as udev makes them on a host; this machine's own may be for root alone.
+    mknod -m 0666 "$dir/tun" c 10 200
+    mknod -m 0666 "$dir/fuse" c 10 229
     # Podman keeps its images in the home: on the disk itself, as an overlay cannot carry another's upper.
     cp -a "$root/home/." "$dir/home"
     mount -t overlay overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" "$dir/tree"
+    boot "$name"
+}
+
+boot() { # NAME
+    local name=$1 dir="$state/$1" nspawn waited=0
+    : >"$dir/leader"
     (
         enter_cgroup "$name"
         export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=1
         exec systemd-nspawn --quiet --register=no --keep-unit -D "$dir/tree" --boot \
             --capability=all --private-network --system-call-filter="$sandbox_calls" \
-            --bind=/dev/net/tun --bind=/dev/fuse --bind="$dir/home:/home" --machine="$name"
+            --bind="$dir/tun:/dev/net/tun" --bind="$dir/fuse:/dev/fuse" --bind="$dir/home:/home" \
+            --machine="$name"
     ) >"$dir/console.log" 2>&1 </dev/null &
     nspawn=$!
     echo "$nspawn" >"$dir/nspawn"
@@ -79,11 +92,11 @@ start() { # ROOT NAME
     inside "$name" ip link set lo up
 }
 
-stop() { # NAME
+power_off() { # NAME
     local dir="$state/$1" nspawn waited=0
     nspawn=$(cat "$dir/nspawn")
     inside "$1" systemctl poweroff >/dev/null 2>&1 || true
-    while kill -0 "$nspawn" 2>/dev/null && [ "$waited" -lt 30 ]; do
+    while kill -0 "$nspawn" 2>/dev/null && [ "$waited" -lt "$end_patience_s" ]; do
         sleep 1
         waited=$((waited + 1))
     done
@@ -92,6 +105,16 @@ stop() { # NAME
     for group in $(cgroups "$1"); do
         find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
+}
+
+reboot() { # NAME
+    power_off "$1"
+    boot "$1"
+}
+
+stop() { # NAME
+    local dir="$state/$1"
+    power_off "$1"
     umount "$dir/tree"
     rm -rf "$dir"
 }
@@ -102,6 +125,7 @@ case $verb in
     start) start "$@" ;;
     root) inside "$@" ;;
     user) as_user "$@" ;;
+    reboot) reboot "$@" ;;
     stop) stop "$@" ;;
     *) echo "error: unknown verb $verb" >&2; exit 2 ;;
 esac

@@ -3,7 +3,7 @@
 
 backup_script() { as_user bash /home/clinic/ai-semble/scripts/backup.sh "$@"; }
 
-check_backup() {
+group_backup() {
     complete >/dev/null
     jobs_known >"$work/jobs-then"
     expect 57a 'backup.sh create while it runs' 0 "$(code_of backup_script create /home/clinic/backup.tar)"
@@ -30,33 +30,43 @@ check_backup() {
 
 pod_yaml=/home/clinic/ai-semble/pods/ai-semble-test.yaml
 
-# Fills a volume with a folder's content that belongs to the orchestrator's user.
-fill() { # VOLUME FOLDER
+# Fills a volume with a folder's content that belongs to the orchestrator's user and the group of
+# all members; a member of the group reads by the group's mode, not by that of others.
+fill() { # VOLUME FOLDER MODE
     as_user bash -c "podman volume create ai-semble-kube-$1 >/dev/null &&
-        tar -C $2 --owner=10001 --group=10000 -cf - . | podman volume import ai-semble-kube-$1 -"
+        tar -C $2 --owner=10001 --group=10000 --mode=$3 -cf - . | podman volume import ai-semble-kube-$1 -"
 }
 
 kube_pid() { as_user podman inspect --format '{{.State.Pid}}' "ai-semble-$1"; }
 
-check_kube() {
+group_kube() {
     local member pid
-    as_user systemctl --user stop ai-semble.socket ai-semble-pod.service
+    stop_pod
     as_user bash -c 'scripts=~/ai-semble/scripts; $scripts/build-images.sh ~/release door >/dev/null
-        mkdir -p ~/kube/keys ~/kube/profiles && cp ~/.local/share/ai-semble/keys/keys.json ~/kube/keys/ && chmod 400 ~/kube/keys/keys.json
+        mkdir -p ~/kube/keys ~/kube/profiles && cp ~/.local/share/ai-semble/keys/keys.json ~/kube/keys/
         cp ~/ai-semble/security/seccomp/*.json ~/kube/profiles/'
-    fill config /home/clinic/.config/ai-semble
-    fill keys /home/clinic/kube/keys
-    fill models /home/clinic/.local/share/ai-semble/models
-    expect 41a 'podman kube play pods/ai-semble-test.yaml' 0 \
-        "$(code_of as_user podman kube play --seccomp-profile-root /home/clinic/kube/profiles "$pod_yaml")"
+    fill config /home/clinic/.config/ai-semble u=rwX,go=rX
+    fill keys /home/clinic/kube/keys u=rX,go=
+    fill models /home/clinic/.local/share/ai-semble/models u=rwX,go=rX
+    # This tier has no cgroup controllers, and the files have limits of memory.
+    as_user bash -c 'printf "[containers]\ncgroups = \"disabled\"\npids_limit = 0\nkeyring = false\n" >~/kube/containers.conf'
+    expect 41a 'podman kube play --network=pasta pods/ai-semble-test.yaml' 0 \
+        "$(code_of as_user env CONTAINERS_CONF_OVERRIDE=/home/clinic/kube/containers.conf podman kube play --network=pasta --seccomp-profile-root /home/clinic/kube/profiles "$pod_yaml")"
     sed -e 's/^/    /' "$work/out" | tail -n 6
+    if [ "$(as_user podman ps --quiet --filter name=ai-semble-door | wc -l)" = 0 ]; then
+        as_user podman ps --all
+        start_pod
+        return
+    fi
     expect 41b 'ready' '[0-9]+ tenths of a second' "$(until_ok 90 test_ready)"
     expect 41c 'a completion through the door' 200 "$(complete)"
     for member in llm orchestrator door; do
         pid=$(kube_pid "$member")
-        expect 41d "$member: CapEff CapBnd, NoNewPrivs, Seccomp, uid" \
-            '0000000000000000 0000000000000000 1 2 [1-9][0-9]*' \
-            "$(status_of "$pid" CapEff | tr -d ' \t') $(status_of "$pid" CapBnd | tr -d ' \t') $(status_of "$pid" NoNewPrivs | tr -d ' \t') $(status_of "$pid" Seccomp | tr -d ' \t') $(status_of "$pid" Uid | awk '{ print $1 }')"
+        expect 41d "$member: CapEff CapBnd, NoNewPrivs, Seccomp and its filters beside the parent's, uid" \
+            '0000000000000000 0000000000000000 1 2 5 [1-9][0-9]*' \
+            "$(for key in CapEff CapBnd NoNewPrivs Seccomp; do status_of "$pid" "$key"; done | paste -sd' ') $(filters_of "$pid") $(status_of "$pid" Uid | awk '{ print $1 }')"
+        expect 41d "$member: its root is mounted read-only" ro \
+            "$(as_root awk '$5 == "/" { split($6, of, ","); print of[1] }' "/proc/$pid/mountinfo")"
     done
     expect 41e 'users of the members' 3 \
         "$(for member in llm orchestrator door; do status_of "$(kube_pid "$member")" Uid | awk '{ print $1 }'; done | sort -u | wc -l)"
@@ -65,8 +75,8 @@ check_kube() {
             count=$(sockets_of "$(kube_pid "$member")")
             if [ "$count" != 0 ]; then echo "$member $count"; fi
         done)"
-    expect 41g 'podman kube down' 0 "$(code_of as_user podman kube down --force "$pod_yaml")"
-    as_user bash -c 'podman volume rm --force ai-semble-kube-{config,keys,models,data,files} >/dev/null 2>&1; rm -rf ~/kube
+    expect 41g 'podman kube down' 0 "$(code_of as_user podman kube down "$pod_yaml")"
+    as_user bash -c 'podman volume rm --force ai-semble-kube-{config,keys,models,data,files} {llm,http}-socket >/dev/null 2>&1; rm -rf ~/kube
         podman image rm --force localhost/ai-semble-door:current >/dev/null' || true
     as_user systemctl --user start ai-semble.socket ai-semble-pod.service
     expect 41h 'the units serve again afterwards' '[0-9]+ tenths of a second' "$(until_ok 90 test_ready)"

@@ -8,6 +8,8 @@ packages=(
     systemd-sysv dbus dbus-user-session libpam-systemd podman crun passt netavark aardvark-dns uidmap
     fuse-overlayfs catatonit iproute2 procps curl jq ca-certificates python3-minimal
 )
+# A mirror that is too slow is no mirror.
+patience_s=900
 recipe=$(printf '%s\n' trixie "${packages[@]}" | sha256sum | cut -c1-12)
 root=$cache/root-$recipe
 
@@ -20,7 +22,7 @@ if [ ! -e "$root.ready" ]; then
     rm -rf "$root"
     mkdir -p "$cache"
     include=$(IFS=,; echo "${packages[*]}")
-    debootstrap --variant=minbase --keyring="$keyring" --include="$include" \
+    timeout --kill-after=30 "$patience_s" debootstrap --variant=minbase --keyring="$keyring" --include="$include" \
         trixie "$root" "$mirror" >"$cache/debootstrap.log" 2>&1 || {
         tail -n 20 "$cache/debootstrap.log" >&2
         exit 1

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2016,SC2154  # backticks of messages; variables of run.sh
 # What happens when something of the pod is not as it was made: a seccomp profile that lost a rule,
-# one that is no profile, a model with another digest, a service that hangs. Sourced by run.sh after
+# one that is no profile, a model that is gone or has another digest. Sourced by run.sh after
 # checks.sh.
 
 llm_settings=/home/clinic/.config/ai-semble/llm/$model.toml
@@ -26,7 +26,7 @@ start_changed() { # FILE PATTERN PROGRAM...    PROGRAM reads the file and writes
     grep -E -o "$pattern" "$work/since" | head -n 1 | sed -e 's/^/    /' >&2 || true
 }
 
-check_tampering() {
+group_tampering() {
     expect 28 'llm under a profile that lost accept4: it names the call' 'not started, said, 200' \
         "$(start_changed "$llm_profile" 'seccomp profile around this process, or the kernel, refuses `accept4`' \
             jq '(.syscalls[].names) -= ["accept4"] | .syscalls |= map(select(.names != []))')"
@@ -42,22 +42,3 @@ check_tampering() {
     as_user systemctl --user start "$llm_unit"
     expect 28 'as it was made: served again after' '.* tenths of a second' "$(until_ok 120 test_ready)"
 }
-
-# A service that is there and answers nothing: Podman's probe notices, kills it, systemd starts it.
-check_hang() {
-    local before restarts
-    # A hang is looked for from the first good answer on; before that a service may still load.
-    expect 35 'llm: healthy after its start, as the timer finds' '.* tenths of a second' "$(until_ok 60 test_healthy)"
-    restarts=$(as_user systemctl --user show --property=NRestarts --value "$llm_unit")
-    before=$(pid_of "$llm")
-    as_root kill -STOP "$before"
-    # Three probes that wait for an answer, as the timer would make them over a minute and a half.
-    for _ in 1 2 3; do as_user podman healthcheck run "$llm" >/dev/null 2>&1 || true; done
-    expect 35 'llm hangs (SIGSTOP): three probes later another process serves, after' '.* tenths of a second, other' \
-        "$(until_ok 120 test_other_llm "$before"), $([ "$before" = "$(pid_of "$llm")" ] && echo same || echo other)"
-    expect 35 'a completion; how often the unit was started again' "200 $((restarts + 1))" \
-        "$(complete) $(as_user systemctl --user show --property=NRestarts --value "$llm_unit")"
-}
-
-test_healthy() { [ "$(as_user podman inspect --format '{{.State.Health.Status}}' "$llm")" = healthy ]; }
-test_other_llm() { [ "$(pid_of "$llm" 2>/dev/null || echo "$1")" != "$1" ] && test_ready; }

@@ -3,18 +3,6 @@
 
 deploy_script() { as_user bash /home/clinic/ai-semble/scripts/deploy.sh "$@"; }
 
-# The jobs that the account's key sees, one id a line.
-jobs_known() {
-    as_user bash -c 'curl --silent --max-time 20 -H "Authorization: Bearer $(cat ~/.local/share/ai-semble/client-key)" \
-        "http://127.0.0.1:8080/jobs?limit=100" | jq -r ".jobs[].id"' | sort
-}
-
-# How many of the jobs known then are not known now.
-jobs_lost() { # FILE
-    jobs_known >"$work/jobs-now"
-    comm -23 "$1" "$work/jobs-now" | wc -l
-}
-
 revision_of() { as_user podman image inspect --format '{{index .Labels "org.opencontainers.image.revision"}}' "localhost/ai-semble-llm:current"; }
 
 # A folder of binaries that calls itself another revision, so that its images differ.
@@ -26,7 +14,7 @@ release_named() { # NAME
     echo "/home/clinic/release-$1"
 }
 
-check_upgrade() {
+group_upgrade() {
     local folder
     complete >/dev/null
     jobs_known >"$work/jobs-then"
