@@ -44,7 +44,8 @@ fn main() {
     for _ in 0..ROUNDS {
         for model in &models {
             let input = input(&model.network, &astronaut, &page);
-            let best = (0..RUNS).map(|_| timed(|| drop(model.network.forward(&pool, &input))));
+            let best =
+                (0..RUNS).map(|_| timed(|| drop(model.network.forward(&pool, &input).unwrap())));
             let best = best.fold(f64::INFINITY, f64::min);
             let entry = ours.entry(model.name.clone()).or_insert(best);
             *entry = entry.min(best);
@@ -108,6 +109,7 @@ fn input(network: &Network, astronaut: &Picture, page: &Picture) -> Map {
         Network::CenterFace(_) => CenterFace::prepare(astronaut).0,
         Network::SsdLite(_) => SsdLite::prepare(astronaut),
         Network::Craft(_) => Craft::prepare(page, 1280).0,
+        Network::Hub(network) => network.input(astronaut),
         Network::Crnn(_) => {
             let value = |at: usize| {
                 let share = (at % LINE_COLUMNS) as f32 / (LINE_COLUMNS - 1) as f32;

@@ -8,7 +8,8 @@ use aisemble_protocol::{ApiError, ErrorCode, v1};
 use aisemble_service::LoadProgress;
 
 use crate::config::{EngineSection, LABELS, ModelSection, WEIGHTS};
-use crate::models::{Architecture, Network, defaults};
+use crate::hub::{self, Files};
+use crate::models::{Architecture, Network, NetworkError};
 use crate::weights_file::{Tensors, WeightsError, read_verified};
 
 /// Bytes of one label in a labels file.
@@ -25,6 +26,15 @@ pub enum ModelError {
         /// Why.
         #[source]
         source: WeightsError,
+    },
+    /// Its files make no network.
+    #[error("it is not a {architecture} that is served")]
+    Network {
+        /// What it is said to be.
+        architecture: Architecture,
+        /// Why.
+        #[source]
+        source: NetworkError,
     },
     /// Its labels are no JSON object of numbers and names.
     #[error("labels.json is not of the form {{\"0\": \"name\", ...}}")]
@@ -78,18 +88,25 @@ impl Model {
         let weights = |source| ModelError::Weights { file: WEIGHTS, source };
         let bytes = read(WEIGHTS)?;
         let tensors = Tensors::new(&bytes).map_err(weights)?;
-        let network = Network::load(section.architecture, &tensors).map_err(weights)?;
-        let classes = section.architecture.classes();
+        let beside = |file: &'static str| match section.sha256.contains_key(file) {
+            true => read(file),
+            false => Ok(Vec::new()),
+        };
+        let files = Files {
+            config: beside(hub::CONFIG)?,
+            preprocessor: beside(hub::PREPROCESSOR)?,
+            tokenizer: beside(hub::TOKENIZER)?,
+        };
+        let architecture = section.architecture;
+        let network = Network::load(architecture, &tensors, &files)
+            .map_err(|source| ModelError::Network { architecture, source })?;
         let labels = match section.sha256.contains_key(LABELS) {
-            true => parse_labels(&read(LABELS)?, classes)?,
-            false if section.architecture == Architecture::SsdLite => {
-                defaults::DETECT_LABELS.map(str::to_owned).to_vec()
-            }
-            false => (0..classes).map(|class| class.to_string()).collect(),
+            true => parse_labels(&read(LABELS)?, network.labels().len())?,
+            false => network.labels(),
         };
         Ok(Self {
             name: section.name.clone(),
-            architecture: section.architecture,
+            architecture,
             sha256: digest(WEIGHTS).to_ascii_lowercase(),
             license: section.license.clone(),
             file_bytes: bytes.len() as u64,
@@ -107,6 +124,7 @@ impl Model {
             sha256: self.sha256.clone(),
             license: self.license.clone(),
             device: "cpu".to_owned(),
+            device_note: engine.device.note().to_owned(),
             parameters: self.network.parameters(),
             file_bytes: self.file_bytes,
             tasks,
@@ -116,7 +134,7 @@ impl Model {
                 ..v1::Limits::default()
             }),
             labels: self.labels.clone(),
-            embedding_dimensions: self.architecture.embedding() as u32,
+            embedding_dimensions: self.network.embedding() as u32,
             ..v1::ModelInfo::default()
         }
     }
@@ -126,23 +144,27 @@ impl Model {
 fn parse_labels(bytes: &[u8], classes: usize) -> Result<Vec<String>, ModelError> {
     let all: BTreeMap<String, String> =
         serde_json::from_slice(bytes).map_err(|source| ModelError::Labels { source })?;
+    ordered(&all, classes).map_err(|found| ModelError::LabelCount { found, expected: classes })
+}
+
+/// Names by number of class, one for each; how many can be used when that is not all.
+pub(crate) fn ordered(
+    names: &BTreeMap<String, String>,
+    classes: usize,
+) -> Result<Vec<String>, usize> {
     let mut labels = vec![String::new(); classes];
     let mut found = 0;
-    for (class, label) in all {
+    for (class, label) in names {
         let slot = class.parse::<usize>().ok().and_then(|class| labels.get_mut(class));
         if let Some(slot) = slot.filter(|slot| slot.is_empty())
             && !label.is_empty()
             && label.len() <= LABEL_BYTES_MAX
         {
-            *slot = label;
+            label.clone_into(slot);
             found += 1;
         }
     }
-    if found == classes {
-        Ok(labels)
-    } else {
-        Err(ModelError::LabelCount { found, expected: classes })
-    }
+    if found == classes { Ok(labels) } else { Err(found) }
 }
 
 /// The models of an instance. Cheap to clone.
@@ -194,7 +216,7 @@ impl Catalog {
     pub fn info(&self, engine: &EngineSection) -> Vec<v1::ModelInfo> {
         let tasks = |model: &Model| {
             let served = |task: &&Task| self.choose(**task, "").is_ok();
-            let tasks = model.architecture.tasks().iter().filter(served);
+            let tasks = model.network.tasks().iter().filter(served);
             tasks.map(|task| task.as_str().to_owned()).collect()
         };
         self.models.iter().map(|model| model.info(engine, tasks(model))).collect()
@@ -218,7 +240,7 @@ impl Catalog {
             return Err(self.without(task, name));
         }
         let fits = |model: &Model| {
-            model.architecture.tasks().contains(&task) && (name.is_empty() || model.name == name)
+            model.network.tasks().contains(&task) && (name.is_empty() || model.name == name)
         };
         let found = self.models.iter().position(fits);
         found.map(Chosen::One).ok_or_else(|| self.without(task, name))
@@ -232,7 +254,7 @@ impl Catalog {
     }
 
     fn without(&self, task: Task, name: &str) -> ApiError {
-        let has = |model: &&Model| model.architecture.tasks().contains(&task);
+        let has = |model: &&Model| model.network.tasks().contains(&task);
         let names: Vec<&str> = self.models.iter().filter(has).map(|model| &*model.name).collect();
         let name: String = name.chars().take(128).collect();
         let message = match (name.is_empty(), names.is_empty(), would_give(task)) {
@@ -242,11 +264,8 @@ impl Catalog {
                     names.join(", ")
                 )
             }
-            (_, _, Some(models)) => {
+            (_, _, models) => {
                 format!("no model for the task {task} is loaded; {models} would give it")
-            }
-            (_, _, None) => {
-                format!("no model for the task {task} is loaded, and this version knows none")
             }
         };
         ApiError::new(ErrorCode::Unprocessable, message).with_param("tasks")
@@ -254,13 +273,14 @@ impl Catalog {
 }
 
 /// Which models give a task, for who has none of them.
-fn would_give(task: Task) -> Option<&'static str> {
+fn would_give(task: Task) -> &'static str {
     match task {
-        Task::Classify | Task::Embed => Some("efficientnet-lite0"),
-        Task::Detect => Some("ssdlite-person"),
-        Task::Faces => Some("centerface"),
-        Task::Ocr => Some("craft-mlt-25k together with crnn-english-g2"),
-        Task::ZeroShot | Task::Caption => None,
+        Task::Classify | Task::Embed => "efficientnet-lite0",
+        Task::Detect => "ssdlite-person",
+        Task::Faces => "centerface",
+        Task::Ocr => "craft-mlt-25k together with crnn-english-g2",
+        Task::ZeroShot => "a CLIP or SigLIP model of a hub (architecture clip, siglip)",
+        Task::Caption => "a BLIP model of a hub (architecture blip)",
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aisemble_service::config::{LogConfig, SocketPath};
+use aisemble_service::config::{CpuOnly, LogConfig, SocketPath};
 use aisemble_service::{DrainConfig, GrpcConfig, InvalidConfig, ServiceConfig, SocketConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::hub::{CONFIG, PREPROCESSOR, TOKENIZER};
 use crate::models::Architecture;
 use crate::picture::ImageLimits;
 
@@ -57,6 +58,8 @@ pub struct ModelSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSection {
+    /// `auto` or `cpu`: this service has no GPU code.
+    pub device: CpuOnly,
     /// Threads that compute; 0 = as many as the affinity mask and the CPU quota allow.
     pub threads: usize,
     /// Pictures (or lines of text) of one forward pass, over all requests.
@@ -69,6 +72,8 @@ pub struct EngineSection {
     pub decodes_max: usize,
     /// The longer side that text is looked for at, pixels: larger pictures are made smaller.
     pub text_side_max: usize,
+    /// Tokens of a caption; a word has one or two.
+    pub caption_tokens_max: usize,
 }
 
 /// `[images]`: what a picture may be.
@@ -134,12 +139,14 @@ impl Default for VisionConfig {
 impl Default for EngineSection {
     fn default() -> Self {
         Self {
+            device: CpuOnly::Auto,
             threads: 0,
             batch_rows_max: 8,
             batch_pixels_max: 2_000_000,
             requests_max: 32,
             decodes_max: 2,
             text_side_max: 1280,
+            caption_tokens_max: 32,
         }
     }
 }
@@ -160,7 +167,7 @@ impl Default for ImagesSection {
 type Range = (&'static str, u64, u64, u64);
 
 impl VisionConfig {
-    fn ranges(&self) -> [Range; 11] {
+    fn ranges(&self) -> [Range; 12] {
         let (engine, images) = (&self.engine, &self.images);
         [
             ("engine.threads", engine.threads as u64, 0, 256),
@@ -169,6 +176,7 @@ impl VisionConfig {
             ("engine.requests_max", engine.requests_max as u64, 1, 4096),
             ("engine.decodes_max", engine.decodes_max as u64, 1, 256),
             ("engine.text_side_max", engine.text_side_max as u64, 64, 4096),
+            ("engine.caption_tokens_max", engine.caption_tokens_max as u64, 1, 512),
             ("images.side_max", u64::from(images.side_max), 1, 65_535),
             ("images.pixels_max", images.pixels_max, 1, 1 << 30),
             ("images.decoded_bytes_max", images.decoded_bytes_max, 1024, 1 << 34),
@@ -209,7 +217,9 @@ impl ServiceConfig for VisionConfig {
                 return invalid("sha256", "must pin model.safetensors");
             }
             for (file, digest) in &model.sha256 {
-                if file != WEIGHTS && file != LABELS {
+                let hub = model.architecture.family().is_some()
+                    && [CONFIG, PREPROCESSOR, TOKENIZER].contains(&&**file);
+                if file != WEIGHTS && file != LABELS && !hub {
                     return invalid("sha256", "pins a file that is never loaded");
                 }
                 if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -266,6 +276,15 @@ mod tests {
             "model[0].sha256",
             "never loaded",
         );
+        check(
+            |c| drop(c.model[0].sha256.insert(CONFIG.to_owned(), "0".repeat(64))),
+            "model[0].sha256",
+            "never loaded",
+        );
+        let mut hub = VisionConfig::default();
+        hub.model[0].architecture = Architecture::Clip;
+        hub.model[0].sha256.insert(TOKENIZER.to_owned(), "0".repeat(64));
+        assert_eq!(hub.validate(), Ok(()));
         check(
             |c| drop(c.model[0].sha256.insert(LABELS.to_owned(), "abc".to_owned())),
             "model[0].sha256",

@@ -10,6 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
 use crate::config::VisionConfig;
+use crate::hub::Caption;
+use crate::label_vectors::LabelVectors;
 use crate::picture::ImageLimits;
 use crate::serving::{Done, Job, Meters, Row};
 
@@ -32,6 +34,8 @@ pub struct Host {
     pub limits: ImageLimits,
     /// The longer side that text is looked for at.
     pub text_side_max: usize,
+    /// Vectors of labels that were asked for lately.
+    pub label_vectors: LabelVectors,
     /// What Describe says.
     pub info: Vec<v1::ModelInfo>,
     /// The model thread.
@@ -51,6 +55,8 @@ pub struct Host {
 pub struct Computed {
     /// The outputs of each row of the job.
     pub rows: Vec<Vec<crate::compute::Map>>,
+    /// The caption of a job of one.
+    pub caption: Option<Caption>,
     /// The longest wait of a row.
     pub queued: Duration,
     /// The rows' shares of their steps.
@@ -71,6 +77,7 @@ impl Host {
         Self {
             limits: images.limits(),
             text_side_max: engine.text_side_max,
+            label_vectors: LabelVectors::default(),
             info: catalog.info(engine),
             catalog,
             batcher,
@@ -172,6 +179,7 @@ impl Host {
             computed.queued = computed.queued.max(done.queued);
             computed.model += done.step;
             computed.rows[done.row] = done.outputs;
+            computed.caption = done.caption;
         }
         Ok(computed)
     }

@@ -55,8 +55,11 @@ impl Service for VisionService {
             progress.report("warm-up", done as u64 + 1, total);
         }
         let engine = &config.engine;
-        let limits =
-            StepLimits { rows_max: engine.batch_rows_max, pixels_max: engine.batch_pixels_max };
+        let limits = StepLimits {
+            rows_max: engine.batch_rows_max,
+            pixels_max: engine.batch_pixels_max,
+            caption_tokens_max: engine.caption_tokens_max,
+        };
         let meters = Arc::new(Meters::default());
         let build = {
             let (catalog, meters) = (catalog.clone(), Arc::clone(&meters));

@@ -1,5 +1,5 @@
 //! The model thread's side: rows of all requests, taken together into batches of one model and one
-//! input size.
+//! input size. A caption is a row for each of its tokens, so that others go in between.
 //!
 //! It knows networks and maps, no pictures and no requests.
 
@@ -9,18 +9,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aisemble_batcher::{Model, Outlet, SendRefused, StepOutcome};
+use aisemble_weights::candle;
 use aisemble_weights::kernels::Pool;
 
 use crate::catalog::Catalog;
 use crate::compute::Map;
+use crate::hub::Caption;
+use crate::models::Network;
+
+/// Tokens of the texts of one forward pass; one text always goes.
+const TEXT_TOKENS_MAX: usize = 2048;
 
 /// One input of one network.
 #[derive(Debug)]
 pub struct Row {
     /// Which model of the catalog.
     pub model: usize,
-    /// Its input, `n` = 1.
-    pub input: Map,
+    /// Its input.
+    pub input: Input,
+}
+
+/// What a network is given.
+#[derive(Debug)]
+pub enum Input {
+    /// A picture or a line of text, `n` = 1.
+    Picture(Map),
+    /// Tokens of a label.
+    Tokens(Vec<u32>),
+    /// A caption that wants its next token.
+    Caption(Caption),
 }
 
 /// What a caller wants computed: inputs of any models and sizes.
@@ -39,6 +56,8 @@ pub struct Done {
     pub row: usize,
     /// The network's outputs, `n` = 1.
     pub outputs: Vec<Map>,
+    /// The caption with one more token.
+    pub caption: Option<Caption>,
     /// From the job's submission to the step.
     pub queued: Duration,
     /// This row's share of the step.
@@ -52,6 +71,8 @@ pub struct StepLimits {
     pub rows_max: usize,
     /// Pixels of all inputs; one row always goes.
     pub pixels_max: usize,
+    /// Tokens of a caption.
+    pub caption_tokens_max: usize,
 }
 
 /// Figures that the model thread writes and anybody reads.
@@ -71,7 +92,7 @@ impl Meters {
 struct Waiting {
     row: usize,
     model: usize,
-    input: Map,
+    input: Input,
 }
 
 struct Running {
@@ -108,8 +129,7 @@ impl ServingModel {
     fn take_batch(&mut self) -> Vec<(usize, Waiting)> {
         let first = self.jobs.iter().find_map(|job| job.rows.front());
         let Some(key) = first.map(key) else { return Vec::new() };
-        let mut room = (self.limits.pixels_max / (key.1 * key.2).max(1)).max(1);
-        room = room.min(self.limits.rows_max);
+        let mut room = self.room(key);
         let mut batch = Vec::new();
         for (index, job) in self.jobs.iter_mut().enumerate() {
             let mut rest = VecDeque::with_capacity(job.rows.len());
@@ -125,11 +145,91 @@ impl ServingModel {
         }
         batch
     }
+
+    /// Rows of a batch.
+    fn room(&self, (_, size): Key) -> usize {
+        match size {
+            Size::Picture(h, w) => {
+                (self.limits.pixels_max / (h * w).max(1)).clamp(1, self.limits.rows_max)
+            }
+            Size::Text(tokens) => (TEXT_TOKENS_MAX / tokens.max(1)).max(1),
+            Size::Caption => 1,
+        }
+    }
+
+    /// The jobs of a batch that cannot be computed end without an answer.
+    fn give_up(&mut self, places: &[(usize, usize)], error: &candle::Error) -> StepOutcome {
+        tracing::error!(%error, rows = places.len(), "a batch could not be computed");
+        let mut index = 0;
+        self.jobs.retain(|_| {
+            index += 1;
+            !places.iter().any(|(job, _)| *job + 1 == index)
+        });
+        StepOutcome::Worked { rows: 0 }
+    }
 }
 
-/// What rows of one batch have in common.
-fn key(row: &Waiting) -> (usize, usize, usize) {
-    (row.model, row.input.h, row.input.w)
+/// What rows of one batch have in common: the model and the input's size.
+type Key = (usize, Size);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// Rows and columns.
+    Picture(usize, usize),
+    /// Tokens.
+    Text(usize),
+    Caption,
+}
+
+fn key(row: &Waiting) -> Key {
+    let size = match &row.input {
+        Input::Picture(map) => Size::Picture(map.h, map.w),
+        Input::Tokens(tokens) => Size::Text(tokens.len()),
+        Input::Caption(_) => Size::Caption,
+    };
+    (row.model, size)
+}
+
+/// What comes of a batch, in its order.
+type Outputs = (Vec<Vec<Map>>, Option<Caption>);
+
+/// Computes a batch: inputs of one kind and size.
+fn compute(
+    network: &Network,
+    pool: &Pool,
+    inputs: Vec<Input>,
+    caption_tokens_max: usize,
+) -> candle::Result<Outputs> {
+    let (mut maps, mut texts) = (Vec::new(), Vec::new());
+    for input in inputs {
+        match (input, network) {
+            (Input::Picture(map), _) => maps.push(map),
+            (Input::Tokens(tokens), _) => texts.push(tokens),
+            // A batch of its own.
+            (Input::Caption(mut caption), Network::Hub(network)) => {
+                network.advance(&mut caption, caption_tokens_max)?;
+                return Ok((vec![Vec::new()], Some(caption)));
+            }
+            (Input::Caption(_), _) => return Err(wrong_input()),
+        }
+    }
+    if let Network::Hub(network) = network
+        && !texts.is_empty()
+    {
+        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let vectors = network.texts(&texts)?;
+        return Ok((vectors.into_iter().map(|vector| vec![vector]).collect(), None));
+    }
+    let stacked = Map::stack(&maps.iter().collect::<Vec<_>>()).ok_or_else(wrong_input)?;
+    let rows = stacked.n;
+    let outputs = network.forward(pool, &stacked)?;
+    let mut apart: Vec<_> = outputs.into_iter().map(|map| map.unstack().into_iter()).collect();
+    let row = |_| apart.iter_mut().filter_map(Iterator::next).collect();
+    Ok(((0..rows).map(row).collect(), None))
+}
+
+fn wrong_input() -> candle::Error {
+    candle::Error::Msg("the model takes no such input".to_owned())
 }
 
 impl Model for ServingModel {
@@ -155,21 +255,25 @@ impl Model for ServingModel {
     fn step(&mut self) -> StepOutcome {
         self.jobs.retain(|job| job.outlet.gone().is_none());
         let batch = self.take_batch();
-        let inputs: Vec<&Map> = batch.iter().map(|(_, row)| &row.input).collect();
-        let Some(stacked) = Map::stack(&inputs) else {
+        let Some(model) = batch.first().map(|(_, row)| row.model) else {
             return StepOutcome::Worked { rows: 0 };
         };
         let begun = Instant::now();
-        let model = &self.catalog.models()[batch[0].1.model];
-        let outputs = model.network.forward(&self.pool, &stacked);
-        let rows = batch.len();
+        let (places, inputs): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|(job, row)| ((job, row.row), row.input)).unzip();
+        let model = &self.catalog.models()[model];
+        let most = self.limits.caption_tokens_max;
+        let (outputs, mut caption) = match compute(&model.network, &self.pool, inputs, most) {
+            Ok(outputs) => outputs,
+            Err(error) => return self.give_up(&places, &error),
+        };
+        let rows = places.len();
         let step = begun.elapsed() / u32::try_from(rows).unwrap_or(u32::MAX);
-        let mut apart: Vec<_> = outputs.into_iter().map(|map| map.unstack().into_iter()).collect();
-        for (job, row) in batch {
+        for ((job, row), outputs) in places.into_iter().zip(outputs) {
             let job = &mut self.jobs[job];
-            let outputs = apart.iter_mut().filter_map(Iterator::next).collect();
             let queued = begun.saturating_duration_since(job.since);
-            match job.outlet.send(Done { row: row.row, outputs, queued, step }) {
+            let caption = caption.take();
+            match job.outlet.send(Done { row, outputs, caption, queued, step }) {
                 // The channel holds all rows of a job, so it is never full.
                 Ok(()) | Err(SendRefused::Full(_) | SendRefused::Gone(_)) => job.left -= 1,
             }

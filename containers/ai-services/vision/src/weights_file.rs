@@ -64,6 +64,16 @@ pub enum WeightsError {
         /// What the network needs.
         expected: Vec<usize>,
     },
+    /// A tensor is larger than any that is served.
+    #[error(
+        "the tensor {name:?} has the shape {shape:?}; at most {TENSOR_VALUES_MAX} values are loaded"
+    )]
+    TooManyValues {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// A tensor holds what no weight is.
     #[error("the tensor {name:?} holds values that are not finite")]
     NotFinite {
@@ -135,6 +145,31 @@ impl<'a> Tensors<'a> {
     pub fn shape(&self, name: &str) -> Result<Vec<usize>, WeightsError> {
         let named = |source| WeightsError::Tensor { name: name.to_owned(), source };
         Ok(self.file.get(name).map_err(named)?.shape().to_vec())
+    }
+
+    /// Names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.file.tensors().into_iter().map(|(name, _)| name)
+    }
+
+    /// A tensor as floats, of whatever shape.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when it is of a type that is not read, too large, or not finite.
+    pub(crate) fn tensor(&self, name: &str) -> Result<candle::Tensor, WeightsError> {
+        let named = |source| WeightsError::Tensor { name: name.to_owned(), source };
+        let found = self.shape(name)?;
+        let values = found.iter().try_fold(1_usize, |all, side| all.checked_mul(*side));
+        if values.is_none_or(|values| values > TENSOR_VALUES_MAX) {
+            return Err(WeightsError::TooManyValues { name: name.to_owned(), shape: found });
+        }
+        let loaded = self.file.load(name, &Device::Cpu).and_then(|of| of.to_dtype(DType::F32));
+        let tensor = loaded.map_err(named)?;
+        let flat: Vec<f32> = tensor.flatten_all().and_then(|of| of.to_vec1()).map_err(named)?;
+        if flat.iter().any(|value| !value.is_finite()) {
+            return Err(WeightsError::NotFinite { name: name.to_owned() });
+        }
+        Ok(tensor)
     }
 
     /// The values of a tensor of this shape, row-major.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aisemble_protocol::{ApiError, ErrorCode, v1};
 
 use super::plan::{Look, Plan};
-use super::text;
+use super::{caption, text};
 use crate::annotate::annotate;
 use crate::catalog::Catalog;
 use crate::compute::{Map, softmax};
@@ -16,7 +16,7 @@ use crate::models::{
     CenterFace, Craft, EfficientNetLite0, FoundFace, FoundThing, Network, Rect, SsdLite,
 };
 use crate::picture::{self, Header, Picture, PictureError};
-use crate::serving::Row;
+use crate::serving::{Input, Row};
 
 /// Where the time of a picture went.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,6 +84,19 @@ pub async fn analyze(
         None => None,
     };
     let mut result = answers(&host.catalog, &plan, &outputs, &picture);
+    if let Some(zero_shot) = &plan.zero_shot
+        && let Some([_, features]) = outputs.of(zero_shot.model).map(|(maps, _)| maps)
+    {
+        let vector = unit(features.data.clone());
+        let labels = zero_shot.labels(&host, &vector, (priority, deadline), &mut timings).await?;
+        result.zero_shot = Some(labels);
+    }
+    if let Some(model) = plan.caption
+        && let Some([states]) = outputs.of(model).map(|(maps, _)| maps)
+    {
+        let said = caption::write(&host, (model, states), (priority, deadline), &mut timings);
+        result.caption = Some(said.await?);
+    }
     result.index = u32::try_from(index).unwrap_or(u32::MAX);
     result.format = header.format.to_owned();
     result.ocr = ocr;
@@ -141,8 +154,9 @@ fn prepare(host: &Host, plan: &Plan, bytes: &[u8]) -> Result<Prepared, ApiError>
             }
             // It reads lines, never a whole picture.
             Network::Crnn(_) => continue,
+            Network::Hub(network) => (network.input(&picture), (1.0, 1.0)),
         };
-        rows.push(Row { model, input });
+        rows.push(Row { model, input: Input::Picture(input) });
         scales.push(scale);
     }
     Ok(Prepared { header, notes, picture, rows, scales, took: begun.elapsed() })
@@ -249,7 +263,7 @@ fn classes(logits: &[f32], labels: &[String], top_k: usize, score_min: f32) -> v
 }
 
 /// A vector of length 1, so that a dot product of two is the cosine of their angle.
-fn unit(mut values: Vec<f32>) -> Vec<f32> {
+pub(super) fn unit(mut values: Vec<f32>) -> Vec<f32> {
     let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
     if length > 0.0 {
         for value in &mut values {

@@ -3,6 +3,7 @@
 use aisemble_protocol::vision::{self, TOP_K_DEFAULT, Task};
 use aisemble_protocol::{ApiError, ErrorCode, v1};
 
+use super::ZeroShot;
 use crate::catalog::{Catalog, Chosen};
 use crate::models::defaults;
 
@@ -13,6 +14,10 @@ pub struct Plan {
     pub classify: Option<(usize, usize, f32)>,
     /// The model.
     pub embed: Option<usize>,
+    /// The caller's labels.
+    pub zero_shot: Option<ZeroShot>,
+    /// The model that writes a sentence.
+    pub caption: Option<usize>,
     /// How to look for things.
     pub detect: Option<Look>,
     /// How to look for faces.
@@ -49,12 +54,17 @@ impl Plan {
         let mut plan = Self { annotated: request.annotated, ..Self::default() };
         for (index, task) in request.tasks.iter().enumerate() {
             let param = format!("tasks[{index}]");
-            plan.add(task, catalog).map_err(|error| ApiError { param: Some(param), ..error })?;
+            plan.add((index, task), catalog)
+                .map_err(|error| ApiError { param: Some(param), ..error })?;
         }
         Ok(plan)
     }
 
-    fn add(&mut self, task: &v1::VisionTask, catalog: &Catalog) -> Result<(), ApiError> {
+    fn add(
+        &mut self,
+        (index, task): (usize, &v1::VisionTask),
+        catalog: &Catalog,
+    ) -> Result<(), ApiError> {
         // Checked before: the name is that of a task.
         let Some(kind) = Task::parse(&task.task) else { return Ok(()) };
         let chosen = catalog.choose(kind, &task.model)?;
@@ -91,9 +101,21 @@ impl Plan {
             (Task::Ocr, Chosen::Text { finds, reads }) => {
                 self.ocr = Some((finds, reads, score_min(defaults::TEXT_SCORE_MIN)));
             }
-            // No model of the catalog has these tasks, so none was chosen.
-            (Task::ZeroShot | Task::Caption, _)
-            | (Task::Classify | Task::Embed | Task::Detect | Task::Faces, Chosen::Text { .. })
+            (Task::ZeroShot, Chosen::One(model)) => {
+                let labels = task.labels.clone();
+                self.zero_shot = Some(ZeroShot::new((index, model), labels, top_k, score_min(0.0)));
+            }
+            (Task::Caption, Chosen::One(model)) => self.caption = Some(model),
+            // The catalog chooses two models for reading text, and for nothing else.
+            (
+                Task::Classify
+                | Task::Embed
+                | Task::ZeroShot
+                | Task::Detect
+                | Task::Faces
+                | Task::Caption,
+                Chosen::Text { .. },
+            )
             | (Task::Ocr, Chosen::One(_)) => {}
         }
         Ok(())
@@ -104,7 +126,9 @@ impl Plan {
         let looks = self.detect.iter().chain(&self.faces).map(|look| look.model);
         let classify = self.classify.iter().map(|(model, ..)| *model);
         let ocr = self.ocr.iter().map(|(finds, ..)| *finds);
-        let mut models: Vec<usize> = classify.chain(self.embed).chain(looks).chain(ocr).collect();
+        let told = self.zero_shot.iter().map(|of| of.model).chain(self.caption);
+        let mut models: Vec<usize> =
+            classify.chain(self.embed).chain(looks).chain(ocr).chain(told).collect();
         models.sort_unstable();
         models.dedup();
         models

@@ -6,7 +6,7 @@ use crate::catalog::Catalog;
 use crate::compute::Map;
 use crate::models::{Craft, Crnn, Line, Network, lines};
 use crate::picture::Picture;
-use crate::serving::Row;
+use crate::serving::{Input, Row};
 
 /// Lines of a picture that are read at most.
 const LINES_MAX: usize = 512;
@@ -35,7 +35,7 @@ pub(super) fn find(picture: &Picture, out: &Map, scale: f32, reads: usize) -> Fo
             continue;
         }
         found.lines.push(line);
-        found.rows.push(Row { model: reads, input });
+        found.rows.push(Row { model: reads, input: Input::Picture(input) });
     }
     found
 }

@@ -15,7 +15,7 @@ pub(super) fn resize_and_crop(
     side: usize,
     filter: Filter,
 ) -> Picture {
-    let middle = middle(picture, PROPORTION_MAX);
+    let middle = middle(picture);
     let picture = middle.as_ref().unwrap_or(picture);
     let (width, height) = (picture.width, picture.height);
     let (width, height) = if width <= height {
@@ -30,10 +30,10 @@ pub(super) fn resize_and_crop(
     crop(&all, (at(width), at(height)), (side, side), [0; 3])
 }
 
-/// The middle of a picture whose sides differ by more than `ratio`, cut to that ratio.
-fn middle(picture: &Picture, ratio: usize) -> Option<Picture> {
+/// The middle of a picture that is longer than 16 times its width, cut to that.
+pub(crate) fn middle(picture: &Picture) -> Option<Picture> {
     let (width, height) = (picture.width, picture.height);
-    let keep = width.min(height) * ratio;
+    let keep = width.min(height) * PROPORTION_MAX;
     if width.max(height) <= keep {
         return None;
     }
