@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aisemble_service::config::{LogConfig, SocketPath};
+use aisemble_service::config::{CpuOnly, LogConfig, SocketPath};
 use aisemble_service::{DrainConfig, GrpcConfig, InvalidConfig, ServiceConfig, SocketConfig};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,8 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSection {
+    /// `auto` or `cpu`: this service has no GPU code.
+    pub device: CpuOnly,
     /// Threads that compute; 0 = as many as the affinity mask and the CPU quota allow.
     pub threads: usize,
     /// Tokens of one forward pass, over all requests.
@@ -133,6 +135,7 @@ impl Default for ModelSection {
 impl Default for EngineSection {
     fn default() -> Self {
         Self {
+            device: CpuOnly::Auto,
             threads: 0,
             batch_tokens_max: 1024,
             window_tokens_max: 512,

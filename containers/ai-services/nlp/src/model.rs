@@ -350,6 +350,7 @@ fn info(
         },
         license: section.license.clone(),
         device: "cpu".to_owned(),
+        device_note: engine.device.note().to_owned(),
         file_bytes,
         limits: Some(v1::Limits {
             context_tokens_max: window_tokens as u32,

@@ -3,6 +3,7 @@
 //! It must not know what a service's own sections mean; a service brings its type as a
 //! [`ServiceConfig`].
 
+mod device;
 mod error;
 mod flags;
 mod layers;
@@ -13,6 +14,7 @@ mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use device::{CpuOnly, NotTheCpu};
 pub use error::{ConfigError, Origin};
 pub(crate) use flags::{Flags, complain, print};
 pub use layers::{Loaded, Sources, load};
