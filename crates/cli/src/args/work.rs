@@ -134,6 +134,9 @@ pub struct See {
     /// A label for zero_shot; may be given several times
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
+    /// Labels for zero_shot, with commas between them
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    pub labels: Vec<String>,
     /// Write the picture with what was found drawn into it; with several pictures, a folder
     #[arg(long, value_name = "PATH")]
     pub annotated: Option<PathBuf>,

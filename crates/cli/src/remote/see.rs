@@ -63,7 +63,11 @@ fn request(options: &See) -> Outcome<AnalyzeRequest> {
         model: options.model.clone(),
         top_k: Some(options.top),
         score_min: options.score_min,
-        labels: if tasks.contains(&Task::ZeroShot) { options.label.clone() } else { Vec::new() },
+        labels: if tasks.contains(&Task::ZeroShot) {
+            options.label.iter().chain(&options.labels).cloned().collect()
+        } else {
+            Vec::new()
+        },
         response: match options.annotated {
             Some(_) => ResponseKind::Annotated,
             None => ResponseKind::Json,
