@@ -45,6 +45,7 @@ impl Service for VisionService {
         let pool = Pool::new(threads).map(Arc::new).map_err(|source| {
             StartError::failed("the computing threads cannot be made").with_source(source)
         })?;
+        start_candle(config, pool.threads())?;
         let catalog = load_models(config, progress)?;
         let total = catalog.models().len() as u64;
         for (done, model) in catalog.models().iter().enumerate() {
@@ -107,6 +108,18 @@ impl Service for VisionService {
             host.batcher.drain().await;
         }
     }
+}
+
+/// Networks of a hub are computed on rayon's threads, which are there before the second filter and
+/// as many as ours.
+fn start_candle(config: &VisionConfig, threads: usize) -> Result<(), StartError> {
+    if config.model.iter().all(|model| model.architecture.family().is_none()) {
+        return Ok(());
+    }
+    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    built.map_err(|source| {
+        StartError::failed("the computing threads cannot be made").with_source(source)
+    })
 }
 
 fn load_models(config: &VisionConfig, progress: &LoadProgress) -> Result<Catalog, StartError> {

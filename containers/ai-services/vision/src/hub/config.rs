@@ -19,6 +19,8 @@ const VOCABULARY_MAX: usize = 2_000_000;
 const POSITIONS_MAX: usize = 8192;
 /// Pixels of an input's side.
 pub(super) const SIDE_MAX: usize = 2048;
+/// Patches along a side.
+const PATCHES_MAX: usize = 256;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,7 @@ pub(super) fn check_patches(
 ) -> Result<(), ConfigError> {
     within("image_size", image, SIDE_MAX)?;
     within("patch_size", patch, image)?;
+    within("image_size / patch_size", image / patch, PATCHES_MAX)?;
     if channels == 3 {
         return Ok(());
     }
@@ -196,6 +199,7 @@ impl VitConfig {
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         Dimensions { hidden, intermediate, layers: self.num_hidden_layers, heads }.check()?;
         check_patches(self.image_size, self.patch_size, self.num_channels)?;
+        check_patches(side, self.patch_size, self.num_channels)?;
         if self.use_swiglu_ffn {
             let (key, value) = ("use_swiglu_ffn", "true".to_owned());
             let reason = "the giant one of this family is not served";

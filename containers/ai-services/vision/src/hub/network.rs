@@ -65,7 +65,7 @@ pub enum HubError {
         source: candle::Error,
     },
     /// A tensor that the network learnt is missing.
-    #[error("the file has no tensor {tensor:?} of one value")]
+    #[error("the file has no tensor {tensor:?} of one value that can be used")]
     Missing {
         /// The tensor.
         tensor: &'static str,

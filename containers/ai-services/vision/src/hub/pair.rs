@@ -247,5 +247,6 @@ pub(super) fn side_is(given: usize, expected: usize) -> Result<(), HubError> {
 }
 
 fn learnt(tensors: &Named, name: &'static str) -> Result<f32, HubError> {
-    tensors.scalar(name).ok_or(HubError::Missing { tensor: name })
+    let found = tensors.scalar(name).filter(|value| value.exp().is_finite());
+    found.ok_or(HubError::Missing { tensor: name })
 }
