@@ -5,9 +5,11 @@
 mod e2e_bad_input;
 mod e2e_completion;
 mod e2e_crash;
+mod e2e_doors;
 mod e2e_instances;
 mod e2e_isolation;
 mod e2e_model_files;
+mod e2e_service_crash;
 mod e2e_workflow;
 mod layering;
 mod monitoring;

@@ -16,7 +16,7 @@ pub const MODEL: &str = "smollm2-135m-instruct";
 /// The models that a stack gets for each service.
 const MODELS: [(&str, &[&str]); 3] = [
     ("llm", &[MODEL]),
-    ("nlp", &["all-minilm-l6-v2", "splade-tiny", "quire-grammar"]),
+    ("nlp", &["all-minilm-l6-v2", "splade-tiny", "quire-grammar", "sentiment-minilm"]),
     (
         "vision",
         &["efficientnet-lite0", "centerface", "ssdlite-person", "craft-mlt-25k", "crnn-english-g2"],

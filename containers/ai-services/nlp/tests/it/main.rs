@@ -7,5 +7,6 @@ mod families;
 mod instance;
 mod models;
 mod reference;
+mod sentiment;
 mod service;
 mod stops;
