@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up monitoring by Prometheus and Grafana: files to use, a key that may only read metrics, a check.
 set -euo pipefail
+umask 077
 
 usage() {
     cat <<'TEXT'

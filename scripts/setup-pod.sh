@@ -558,6 +558,8 @@ uninstall() {
     remove "$units/ai-semble-pod.service.d"
     remove "$module"
     change 'reload systemd' systemctl --user daemon-reload
+    # One that failed stays known otherwise, though its file is gone.
+    systemctl --user reset-failed 'ai-semble*' 2>/dev/null || true
     # Those of now, those that deploy.sh kept, and those that lost their name to a newer one.
     local image
     for unit in "${every_service[@]}"; do

@@ -98,6 +98,65 @@ fn scripts_stop_at_the_first_error() {
 }
 
 #[test]
+fn deployment_scripts_ask_for_root_in_one_place_and_run_nothing_that_they_fetch() {
+    let mut faults = Vec::new();
+    let mut roots = 0;
+    for path in files(&["sh"]) {
+        if path.parent() != Some(&repository_root().join("scripts")) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = show(&path);
+        let deploys = ["setup-pod.sh", "deploy.sh", "backup.sh", "monitoring.sh"];
+        if deploys.iter().any(|one| name.ends_with(one)) && !text.contains("\numask 077\n") {
+            faults.push(format!("{name}: must set umask 077"));
+        }
+        for (number, line) in commands(&text) {
+            let words = || line.split(|c: char| !c.is_alphanumeric() && c != '-');
+            let asks = words().any(|word| word == "sudo") && !line.contains("sudo -n true");
+            if asks {
+                roots += 1;
+                if !name.ends_with("setup-pod.sh") {
+                    faults.push(format!("{name}:{number}: sudo"));
+                }
+            }
+            let fetches = words().any(|word| word == "curl" || word == "wget");
+            let last = line.rsplit('|').next().and_then(|last| last.split_whitespace().next());
+            if fetches && line.contains('|') && matches!(last, Some("sh" | "bash" | "sudo")) {
+                faults.push(format!("{name}:{number}: runs what it fetches"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_eq!(roots, 1, "the one step that needs root");
+}
+
+/// The lines of a script, by number, without comments, quoted texts and texts for the reader.
+fn commands(script: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut inside_of_a_text = false;
+    for (number, line) in script.lines().enumerate() {
+        if inside_of_a_text {
+            inside_of_a_text = line != "TEXT";
+            continue;
+        }
+        inside_of_a_text = line.contains("<<'TEXT'") || line.contains("<<TEXT");
+        let (mut kept, mut quote) = (String::new(), None);
+        for character in line.chars() {
+            match quote {
+                Some(mark) if mark == character => quote = None,
+                Some(_) => {}
+                None if character == '\'' || character == '"' => quote = Some(character),
+                None if character == '#' => break,
+                None => kept.push(character),
+            }
+        }
+        lines.push((number + 1, kept));
+    }
+    lines
+}
+
+#[test]
 fn the_changelog_has_an_unreleased_part() {
     let text = std::fs::read_to_string(repository_root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("## [Unreleased]"));
