@@ -1,5 +1,5 @@
 """Asks a compiled SELinux policy what each service of the pod may do. Run by policy.sh where setools
-is installed: python3 policy.py POLICY_FILE. One line a question; ends with 1 if one is answered
+is installed: python3 policy.py POLICY_FILE [gpu | runtime | caller]. One line a question; ends with 1 if one is answered
 otherwise than expected.
 
 Rules that the policy gives to every domain there is (`allow domain ...`) are not counted: they are
@@ -147,8 +147,33 @@ def check_gpu(loaded):
            else "llm: no allowxperm without the GPU module", True, ranges == wanted)
 
 
-if len(sys.argv) > 2 and sys.argv[2] == "gpu":
-    check_gpu(True)
+def check_runtime():
+    """The runtime's domain of Fedora and RHEL, which `runtime.te` of policy.sh stands in for."""
+    runtime = "stand_in_runtime_t"
+    expect(43, "the runtime of Fedora and RHEL: starts a service", True,
+           "transition" in granted(runtime, type_of("llm"), ["process"]))
+    expect(43, "llm: writes to its pipe, and to nothing else of it", {"fifo_file", "unix_dgram_socket"},
+           {str(rule.tclass) for rule in rules(type_of("llm"), runtime)
+            if {"write", "sendto"} & rule.perms})
+    expect(43, "who may accept on a socket of it", ["orchestrator"],
+           [one for one in SERVICES if "accept" in granted(type_of(one), runtime, ["tcp_socket"])])
+
+
+def check_caller():
+    """A module that calls every interface of ai_semble.if."""
+    expect(43, "a caller of the interfaces: connects to", ["orchestrator"],
+           [one for one in SERVICES
+            if "connectto" in granted("caller_t", type_of(one), ["unix_stream_socket"])])
+    expect(43, "a caller of the interfaces: ptrace or signals of a service", set(),
+           granted("caller_t", type_of("llm"), ["process"]) - {"getattr"})
+    expect(43, "a caller of the interfaces: changes jobs, files, settings", set(),
+           set().union(*(granted("caller_t", f"ai_semble_{one}_t", FILES) for one in
+                         ["data", "files", "exchange", "config"])) & CHANGE)
+
+
+WHAT = {"gpu": lambda: check_gpu(True), "runtime": check_runtime, "caller": check_caller}
+if len(sys.argv) > 2:
+    WHAT[sys.argv[2]]()
 else:
     check_services()
     check_separation()

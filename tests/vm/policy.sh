@@ -58,6 +58,39 @@ inside python3 /module/policy.py "$policy" || missed=$((missed + 1))
 load /module/ai_semble_gpu.pp >"$work/out" 2>&1
 inside python3 /module/policy.py "$policy" gpu || missed=$((missed + 1))
 
+# Fedora and RHEL: the runtime has a domain with an attribute of its own, which Debian's policy lacks.
+# A stand-in with that name puts the optional block in force; its rules are asked, no host is run.
+cat >"$work/root/module/runtime.te" <<'TEXT'
+module runtime 1.0;
+require {
+	attribute domain;
+}
+attribute container_runtime_domain;
+type stand_in_runtime_t, domain, container_runtime_domain;
+TEXT
+build runtime >"$work/out" 2>&1
+expect 43 'with a stand-in for the runtime domain of Fedora and RHEL' 0 \
+    "$(if load /module/runtime.pp >"$work/out" 2>&1; then echo 0; else tail -n 3 "$work/out"; fi)"
+inside python3 /module/policy.py "$policy" runtime || missed=$((missed + 1))
+inside semodule -n -s default -r runtime
+
+# The interfaces, expanded by m4 as the policy's own build does, and what they ask for compiled.
+{
+    printf '%s\n' "define(\`interface',\`define(\`\$1',\`\$2')')dnl" "define(\`gen_require',\`require {" "\$1}')dnl"
+    cat "$modules/ai_semble.if"
+    printf '%s\n' 'module caller 1.0;' 'require {' \
+        'attribute domain;' \
+        'class dir { getattr search open read lock ioctl create rename reparent rmdir setattr write add_name remove_name };' \
+        'class file { getattr open read lock ioctl map create write append rename link unlink setattr };' \
+        'class lnk_file { getattr read };' 'class sock_file { getattr write };' \
+        'class unix_stream_socket connectto;' 'class process getattr;' '}' 'type caller_t, domain;'
+    sed -n "s/^interface(\`\([a-z_]*\)'.*/\1(caller_t)/p" "$modules/ai_semble.if"
+} | m4 | sed -e '/^#/d' >"$work/root/module/caller.te"
+expect 43 'a module that calls every interface of ai_semble.if' '[1-9] calls, 0' \
+    "$(grep -c "^interface(" "$modules/ai_semble.if") calls, $(if build caller >"$work/out" 2>&1 && load /module/caller.pp >>"$work/out" 2>&1; then echo 0; else tail -n 3 "$work/out"; fi)"
+inside python3 /module/policy.py "$policy" caller || missed=$((missed + 1))
+inside semodule -n -s default -r caller
+
 # The checks can fail: a module that breaks one of the policy's own assertions is refused.
 cat >"$work/root/module/wrong.te" <<'TEXT'
 module wrong 1.0;
