@@ -52,6 +52,18 @@ jobs_lost() { # FILE
 }
 
 test_ready() { [ "$(http /ready)" = 200 ]; }
+# How long it takes until the pod is ready; when it does not become so, what its units say.
+until_ready() { # SECONDS
+    local took
+    took=$(until_ok "$1" test_ready)
+    if [ "$took" = never ]; then
+        {
+            as_user systemctl --user --no-pager --plain --no-legend list-units --all 'ai-semble*'
+            as_root journalctl --no-pager --lines=40 --output=cat
+        } | cut -c1-300 | sed -e 's/^/    /' >&2
+    fi
+    echo "$took"
+}
 test_not_ready() { [ "$(http /ready)" = 503 ]; }
 
 deploy() {
@@ -188,16 +200,21 @@ uid_inside() { # PID PATH
     as_root awk -v id="$outside" '$2 <= id && id < $2 + $3 { print $1 + id - $2 }' "/proc/$1/uid_map"
 }
 
+# Modes and names of all files of an image.
+files_in() { # IMAGE
+    as_user bash -c "podman image save --format oci-dir --quiet -o /tmp/image $1 >/dev/null 2>&1
+        for blob in /tmp/image/blobs/sha256/*; do tar -tvf \$blob 2>/dev/null; done; rm -rf /tmp/image" |
+        awk '{ print $1, $6 }' | tr '\n' ' ' | sed -e 's/ *$//'
+}
+
 group_images() {
-    local container service files first second
+    local container service first second
     for container in "${members[@]}"; do
         service=$(policy_of "$container")
         expect 39a "$service image: user, entry point" '1000[1-5]:10000 \[/ai-semble-service\]' \
             "$(as_user podman image inspect --format '{{.Config.User}} {{.Config.Entrypoint}}' "localhost/ai-semble-$service:current")"
-        files=$(as_user bash -c "podman image save --format oci-dir --quiet -o /tmp/$service localhost/ai-semble-$service:current >/dev/null 2>&1
-            for blob in /tmp/$service/blobs/sha256/*; do tar -tvf \$blob 2>/dev/null; done; rm -rf /tmp/$service" | awk '{ print $1, $6 }')
         expect 39b "$service image: all files in it" '-r-xr-xr-x ai-semble-service -r--r--r-- sbom.cdx.json' \
-            "$(tr '\n' ' ' <<<"$files" | sed -e 's/ *$//')"
+            "$(files_in "localhost/ai-semble-$service:current")"
         expect 52 "$service: crates in its bill of materials, crates without digest that are not ours" '[1-9][0-9]{2} 0' \
             "$(jq -r '"\(.components | length) \([.components[] | select((.hashes | not) and (.name | startswith("aisemble-") | not))] | length)"' "$folder/release/ai-semble-$service.cdx.json")"
     done

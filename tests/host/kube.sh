@@ -58,7 +58,7 @@ group_kube() {
         start_pod
         return
     fi
-    expect 41b 'ready' '[0-9]+ tenths of a second' "$(until_ok 90 test_ready)"
+    expect 41b 'ready' '[0-9]+ tenths of a second' "$(until_ready 90)"
     expect 41c 'a completion through the door' 200 "$(complete)"
     for member in llm orchestrator door; do
         pid=$(kube_pid "$member")
@@ -79,7 +79,7 @@ group_kube() {
     as_user bash -c 'podman volume rm --force ai-semble-kube-{config,keys,models,data,files} {llm,http}-socket >/dev/null 2>&1; rm -rf ~/kube
         podman image rm --force localhost/ai-semble-door:current >/dev/null' || true
     as_user systemctl --user start ai-semble.socket ai-semble-pod.service
-    expect 41h 'the units serve again afterwards' '[0-9]+ tenths of a second' "$(until_ok 90 test_ready)"
+    expect 41h 'the units serve again afterwards' '[0-9]+ tenths of a second' "$(until_ready 90)"
 }
 
 # Listening internet sockets of a process, out of its own network namespace.

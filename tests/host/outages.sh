@@ -14,13 +14,13 @@ group_crashes() {
         as_root kill -KILL "$(pid_of "$container")"
         seen=$(until_ok 20 test_not_ready)
         expect 34a "kill -9 of $(policy_of "$container"): /ready 503 after, 200 again after" \
-            '[0-9]+ tenths of a second, [0-9]+ tenths of a second' "$seen, $(until_ok 120 test_ready)"
+            '[0-9]+ tenths of a second, [0-9]+ tenths of a second' "$seen, $(until_ready 120)"
         expect 34b 'restarts of the unit; the orchestrator is the same process' "$((before + 1)) same" \
             "$(restarts_of "$container") $([ "$orchestrator" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other)"
     done
     expect 34c 'a completion afterwards' 200 "$(complete)"
     as_root kill -KILL "$orchestrator"
-    expect 34d 'kill -9 of the orchestrator: served again after' '[0-9]+ tenths of a second' "$(until_ok 120 test_ready)"
+    expect 34d 'kill -9 of the orchestrator: served again after' '[0-9]+ tenths of a second' "$(until_ready 120)"
     expect 34e 'a completion afterwards' 200 "$(complete)"
     check_hang
 }
@@ -52,7 +52,7 @@ group_reboot() {
     as_root touch /run/of-this-boot
     host reboot "$name"
     expect 34f 'the host powered off and booted again: served again, without a login, after' \
-        '[0-9]+ tenths of a second' "$(until_ok 180 test_ready)"
+        '[0-9]+ tenths of a second' "$(until_ready 180)"
     expect 34f 'it was a boot of its own: what lay in /run, sessions of the account' 'gone 0' \
         "$(as_root test -e /run/of-this-boot && echo there || echo gone) $(as_root loginctl list-sessions --no-legend | grep clinic | grep -cv manager || true)"
     expect 34g 'jobs of before, lost, a completion' '[1-9][0-9]* 0 200' \
@@ -96,7 +96,7 @@ group_disk() {
     shrink "$volume" 24m
     shrink "$files" 16m
     start_pod
-    expect 57g 'the job volume and the files on small disks: ready after' '[0-9]+ tenths of a second' "$(until_ok 120 test_ready)"
+    expect 57g 'the job volume and the files on small disks: ready after' '[0-9]+ tenths of a second' "$(until_ready 120)"
     expect 57g 'a completion, an upload' '200 200' "$(complete) $(upload 'name,age')"
     file=$(head -n 1 "$work/answer" | jq -r .id)
     jobs_known >"$work/jobs-then"
@@ -123,14 +123,14 @@ group_disk() {
     until_ok 30 test_restarted "$before" >/dev/null
     as_root rm "$volume/filler"
     expect 57k 'kill -9 on the full disk, then room: ready after; jobs lost' '[0-9]+ tenths of a second 0' \
-        "$(until_ok 120 test_ready) $(jobs_lost "$work/jobs-then")"
+        "$(until_ready 120) $(jobs_lost "$work/jobs-then")"
 
     stop_pod
     unshrink "$volume"
     unshrink "$files"
     start_pod
     expect 57k 'on the old disks: ready, jobs lost' '[0-9]+ tenths of a second 0' \
-        "$(until_ok 120 test_ready) $(jobs_lost "$work/jobs-then")"
+        "$(until_ready 120) $(jobs_lost "$work/jobs-then")"
 }
 
 test_restarted() { [ "$(restarts_of ai-semble-orchestrator)" -gt "$1" ]; }

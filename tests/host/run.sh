@@ -5,7 +5,7 @@
 #   --binaries DIR   static binaries of scripts/build-static.sh instead of building them now
 #   --only GROUPS    after the deployment only these, as backup,kube: units processes files network
 #                    attacks secrets images crashes tampering disk reboot again upgrade backup kube
-#                    removal
+#                    removal; and source, which is not among the default
 #   --prepare        only see whether this machine can, and build the host's files (once, cached)
 #   --report FILE    where the table of checks goes: check, command, expected, seen
 #                    [default: host/report.md in the cache]
@@ -20,8 +20,9 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export AISEMBLE_HOST_STATE=$cache/host/run
 every_group=(units processes files network attacks secrets images crashes tampering disk reboot again
     upgrade backup kube removal)
+asked_group=(source) # compiles: only when it is named
 binaries='' keep=0 prepare=0 groups=("${every_group[@]}") report=$cache/host/report.md
-usage() { sed -n '4,13p' "$0" >&2; exit 2; }
+usage() { sed -n '4,14p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
         --binaries) binaries=$(cd "${2:?--binaries needs a folder}" && pwd); shift ;;
@@ -35,7 +36,7 @@ while [ $# -gt 0 ]; do
 done
 
 for group in "${groups[@]}"; do
-    case " ${every_group[*]} " in *" $group "*) ;; *) echo "error: no group $group" >&2; usage ;; esac
+    case " ${every_group[*]} ${asked_group[*]} " in *" $group "*) ;; *) echo "error: no group $group" >&2; usage ;; esac
 done
 wants() { case " ${groups[*]} " in *" $1 "*) ;; *) return 1 ;; esac; }
 
@@ -86,9 +87,13 @@ host() { "$here/host.sh" "$@"; }
 as_root() { host root "$name" "$@"; }
 as_user() { host user "$name" "$@"; }
 work=$(mktemp -d)
+# shellcheck source=tests/host/table.sh
+. "$here/table.sh"
 # shellcheck disable=SC2317  # called by the trap
 clean_up() {
     local code=$?
+    # What was seen up to here, when the run was cut short.
+    if [ "$code" != 0 ]; then compose || true; fi
     rm -rf "$work"
     if [ "$keep" = 1 ]; then
         echo "kept: AISEMBLE_HOST_STATE=$AISEMBLE_HOST_STATE tests/host/host.sh user $name bash"
@@ -124,8 +129,6 @@ printf '[containers]\nkeyring = false\npids_limit = 0\n' >"$folder/.config/conta
 printf '[Container]\nPidsLimit=0\n' >"$folder/.config/containers/systemd/container.d/10-test.conf"
 chown -R 1000:1000 "$folder"
 
-# shellcheck source=tests/host/table.sh
-. "$here/table.sh"
 # shellcheck source=tests/host/checks.sh
 . "$here/checks.sh"
 # shellcheck source=tests/host/attacks.sh
@@ -136,6 +139,8 @@ chown -R 1000:1000 "$folder"
 . "$here/outages.sh"
 # shellcheck source=tests/host/upgrade.sh
 . "$here/upgrade.sh"
+# shellcheck source=tests/host/source.sh
+. "$here/source.sh"
 # shellcheck source=tests/host/kube.sh
 . "$here/kube.sh"
 
@@ -144,7 +149,7 @@ $(as_root systemctl --version | head -n 1), $(as_user podman --version), $(as_us
 revision $(sed -n 's/^REVISION=//p' "$binaries/release"). Groups: ${groups[*]}."
 step 'setup.sh, as the user would'
 deploy
-for group in "${every_group[@]}"; do
+for group in "${asked_group[@]}" "${every_group[@]}"; do
     if wants "$group"; then
         step "$group"
         "group_$group"

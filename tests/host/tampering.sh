@@ -40,5 +40,5 @@ group_tampering() {
     expect 28 'a model with another digest' 'not started, said, 200' \
         "$(start_changed "$llm_settings" 'has sha256 [0-9a-f]{8}[0-9a-f]*, expected [0-9a-f]{8}' sed -e 's|^sha256 = ".|sha256 = "0|')"
     as_user systemctl --user start "$llm_unit"
-    expect 28 'as it was made: served again after' '.* tenths of a second' "$(until_ok 120 test_ready)"
+    expect 28 'as it was made: served again after' '.* tenths of a second' "$(until_ready 120)"
 }

@@ -2,6 +2,17 @@
 # The checks of the vm tier, sourced by run.sh after those of the host tier, whose table and helpers
 # it uses: what only SELinux enforcing and cgroup v2 show.
 
+# The pod as it is deployed; in a machine of an earlier run it is there already.
+find_members() {
+    local service
+    members=("$llm" ai-semble-orchestrator)
+    for service in nlp vision data-processor; do
+        if as_user test -e "/home/clinic/.config/containers/systemd/ai-semble/ai-semble-$service.container"; then
+            members+=("ai-semble-$service")
+        fi
+    done
+}
+
 setup_command='bash ai-semble/scripts/setup.sh --images release --model-file model.gguf'
 
 # Denials of the audit log since `mark`, of the pod's types.
@@ -28,7 +39,7 @@ complete() {
     tail -n 1 "$work/answer"
 }
 
-vm_deploy() {
+stage_deploy() {
     expect 46a 'getenforce; Landlock and SELinux in the kernel' 'Enforcing landlock selinux' \
         "$(as_root getenforce) $(as_root cat /sys/kernel/security/lsm | tr ',' '\n' | grep -x -e landlock -e selinux | paste -sd' ')"
     expect 49g 'setup.sh without root: names the mode that it would have' '.*SELinux types.*' \
@@ -37,7 +48,8 @@ vm_deploy() {
         "$(code_of as_root bash /home/clinic/ai-semble/scripts/setup-root.sh clinic) $(grep root: "$work/out") $(code_of as_root bash /home/clinic/ai-semble/scripts/setup-root.sh clinic) $(grep -c load "$work/out" || true)"
     mark
     expect 4a 'setup.sh as the user, to the first completion' 0 "$(code_of as_user bash -c "$setup_command")"
-    sed -e 's/^/    /' "$work/out"
+    quote 'setup.sh as the user' <"$work/out"
+    find_members
     if ! as_user systemctl --user --quiet is-active ai-semble-orchestrator.service "$llm_unit"; then
         denied >&2
         as_root journalctl --no-pager --lines=60 --output=cat >&2
@@ -47,10 +59,10 @@ vm_deploy() {
     expect 49h 'setup.sh says the mode' 'mode: full' "$(grep '^mode:' "$work/out" || true)"
 }
 
-vm_check_labels() {
+stage_labels() {
     local seen
     seen=$(as_root ps -eo label,args | grep 'ai_semble_' | grep -v grep)
-    printf '%s\n' "$seen" | sed -e 's/^/    /'
+    quote 'ps -eZ, the pod' <<<"$seen"
     expect 46b 'ps -eZ: orchestrator' 1 "$(grep -c 'ai_semble_orchestrator_t:s0:c901.c904 .*orchestrator.toml' <<<"$seen")"
     expect 46b 'ps -eZ: llm' 1 "$(grep -c 'ai_semble_llm_t:s0:c901 .*llm.toml' <<<"$seen")"
     expect 46b 'ps -eZ: infra' 1 "$(grep -c 'ai_semble_infra_t:s0:c900 ' <<<"$seen")"
@@ -61,13 +73,15 @@ vm_check_labels() {
         "$(as_root bash -c 'stat -c %C /run/user/1000/ai-semble/llm-*/llm.sock /home/clinic/.local/share/containers/storage/volumes/ai-semble-data/_data/jobs.db /home/clinic/.local/share/ai-semble/models/*/*.gguf /home/clinic/.config/ai-semble/orchestrator.toml' | sed -e 's/^[^:]*:[^:]*://' | paste -sd' ')"
 }
 
-vm_check_load() {
+stage_load() {
     local seen
     expect 46c 'POST /ai/llm/completion, three times' '200 200 200' "$(complete) $(complete) $(complete)"
     expect 46c 'podman healthcheck run llm' 0 "$(code_of as_user podman healthcheck run "$llm")"
     expect 46c 'GET /health /ready' '200 200' "$(http /health) $(http /ready)"
     expect 46c 'logs of llm and orchestrator in the journal' '[1-9][0-9]* [1-9][0-9]*' \
         "$(for part in llm orchestrator; do as_root journalctl --no-pager --output=cat | grep -c "\"service.name\":\"$part\""; done | paste -sd' ')"
+    as_root bash -c 'ausearch --input-logs -m avc,user_avc,selinux_err -ts boot 2>&1 | grep ai_semble || echo "no record of the types of the pod"' |
+        quote 'ausearch -m avc,user_avc,selinux_err -ts boot | grep ai_semble, after setup and load'
     seen=$(as_root bash -c 'ausearch --input-logs -m avc,user_avc,selinux_err -ts boot 2>&1 | grep -c ai_semble || true')
     expect 46c 'ausearch -m avc -ts boot: records of the pod'"'"'s types, setup and load' 0 "$seen"
     expect 46c 'denials since setup.sh began, quoted' '' "$(denied)"
@@ -94,7 +108,7 @@ refused() { # SERVICE LEVEL ARGUMENTS...
         "$(denied | sed -e 's/^ *[0-9]* //' | paste -sd' ')"
 }
 
-vm_check_refusals() {
+stage_refusals() {
     local socket=/socket/llm.sock type
     as_user podman build --quiet --pull=never --network=none --layers=false --target from-host \
         --file ai-semble/containers/Containerfile --build-arg SERVICE=sandbox-probe \
@@ -132,13 +146,15 @@ vm_check_refusals() {
             "entity not found; [{] create [}] ai_semble_${type%:*}_t:s0:${type#*:} .* tclass=tcp_socket" \
             "$(refused "${type%:*}" "s0:${type#*:}" try tcp-connect=8080)"
     done
+    as_root bash -c 'ausearch --input-logs -m avc -ts boot 2>/dev/null | grep "avc:  denied" | grep ai_semble | tail -n 25' |
+        quote 'denials across services, from the audit log'
     as_user podman image rm --force localhost/ai-semble-sandbox-probe:current >/dev/null 2>&1 || true
 }
 
 # The control group of a service's container, as the kernel names it.
 group_of() { echo "/sys/fs/cgroup$(as_root cut -d: -f3 "/proc/$(pid_of "$1")/cgroup")"; }
 
-vm_check_limits() {
+stage_limits() {
     local group before seen container
     for container in "${members[@]}"; do
         group=$(as_root dirname "$(group_of "$container")")
@@ -183,10 +199,11 @@ PYTHON
     as_user systemctl --user set-property --runtime "$llm_unit" MemoryMax=900M
     seen=$(as_user systemctl --user show --property=NRestarts --value "$llm_unit")
     expect 33 'a memory bomb in the control group of llm: how it ends (by a signal, as ssh says it)' '137|255' "$(code_of as_root python3 /root/memory.py "$group")"
+    as_root bash -c "journalctl -k --no-pager -o cat | grep 'oom-kill'" | quote 'the kernel, after the memory bomb' || true
     expect 33 'the kernel says whose group it was' '[1-9].*' \
         "$(as_root bash -c "journalctl -k --no-pager -o cat | grep -c 'oom-kill.*CONSTRAINT_MEMCG.*ai-semble-llm'" || true)"
     expect 33 'llm is served again; the orchestrator is the same process, the pod stayed' '.* tenths of a second; same active' \
-        "$(until_ok 3600 test_ready); $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other) $(as_user systemctl --user is-active ai-semble-pod.service)"
+        "$(until_ready 3600); $([ "$before" = "$(pid_of ai-semble-orchestrator)" ] && echo same || echo other) $(as_user systemctl --user is-active ai-semble-pod.service)"
     expect 33 'restarts of llm, of the orchestrator' '[0-9]+ -> [0-9]+, 0' \
         "$seen -> $(as_user systemctl --user show --property=NRestarts --value "$llm_unit"), $(as_user systemctl --user show --property=NRestarts --value ai-semble-orchestrator.service)"
     expect 33 'a completion afterwards' 200 "$(complete)"
