@@ -29,7 +29,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "aisemble-llm",
-        &["aisemble-service", "aisemble-protocol", "aisemble-batcher", "aisemble-weights"],
+        &[
+            "aisemble-service",
+            "aisemble-protocol",
+            "aisemble-batcher",
+            "aisemble-weights",
+            "aisemble-nvml",
+        ],
     ),
     ("aisemble-data-processor", &["aisemble-service", "aisemble-protocol", "aisemble-sandbox"]),
     (
@@ -38,7 +44,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("aisemble-orchestrator", &["aisemble-service", "aisemble-protocol", "aisemble-jobs"]),
     ("aisemble-door", &["aisemble-service"]),
-    ("aisemble-cli", &["aisemble-protocol", "aisemble-client", "aisemble-convert"]),
+    (
+        "aisemble-cli",
+        &["aisemble-protocol", "aisemble-client", "aisemble-convert", "aisemble-nvml"],
+    ),
     // L3: the tests may import anything, and nothing imports them.
     ("aisemble-tests", &["*"]),
 ];

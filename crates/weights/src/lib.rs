@@ -22,7 +22,7 @@ pub mod ops;
 pub mod tokenizer;
 
 pub use config::{ConfigError, ModelConfig, RopeScaling};
-pub use device::{DeviceError, device};
+pub use device::{ChosenDevice, DeviceError, device, gpu_memory_bytes, gpu_uuid};
 pub use embedding::Embedding;
 pub use error::LoadError;
 pub use gguf::{GgufError, GgufFile};

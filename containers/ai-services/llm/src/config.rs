@@ -44,6 +44,9 @@ pub struct ModelSection {
 pub struct EngineSection {
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
+    /// Bytes of the device that weights, KV cache and workspace may take together; 0 = all that is
+    /// free.
+    pub memory_bytes_max: u64,
     /// Threads that compute; 0 = as many as the affinity mask and the CPU quota allow.
     pub threads: usize,
     /// Prompt and completion together; cut to what the model was trained for.
@@ -123,6 +126,7 @@ impl Default for EngineSection {
     fn default() -> Self {
         Self {
             device: "auto".to_owned(),
+            memory_bytes_max: 0,
             threads: 0,
             context_tokens_max: 8192,
             output_tokens_max: 8192,

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod constraint;
+pub mod device;
 pub mod engine;
 pub mod grpc;
 pub mod host;

@@ -10,10 +10,11 @@ use aisemble_batcher::{Batcher, BatcherConfig};
 use aisemble_protocol::v1;
 use aisemble_service::{LoadProgress, Paths, Ready, Service, StartError};
 use aisemble_weights::kernels::Pool;
-use aisemble_weights::{GgufFile, Tokenizer, device, digest};
+use aisemble_weights::{GgufFile, ModelConfig, Tokenizer, digest};
 use tonic::service::RoutesBuilder;
 
 use crate::config::{EngineSection, KvType, LlmConfig, ModelSection, PrefixCache};
+use crate::device::{MemoryPlan, Place};
 use crate::engine::{PrefixSharing, SchedulerLimits};
 use crate::grpc::LlmApi;
 use crate::host::{Host, RequestLimits};
@@ -26,6 +27,7 @@ use crate::warmup;
 #[derive(Debug)]
 pub struct LlmService {
     host: Arc<Host>,
+    place: Place,
 }
 
 impl LlmService {
@@ -54,18 +56,25 @@ impl Service for LlmService {
             .map(Arc::new)?;
         let encoder = PromptEncoder::new(Arc::clone(&tokenizer))
             .map_err(|source| unusable(&config.model.path, source))?;
-        let decoder = decoder(&gguf, config, progress)?;
+        let place = Place::choose(&config.engine)?;
+        let plan = memory_plan(&gguf, config, &place)?;
+        place.admit(&plan)?;
+        let decoder = decoder(&gguf, config, &place, progress)?;
         let limits = request_limits(&config.engine, &decoder);
         let cache = match config.engine.kv_type {
             KvType::F16 => CacheKind::F16,
             KvType::F32 => CacheKind::F32,
         };
         let report = |done, total| progress.report("warm-up", done, total);
-        warmup::check(&decoder, &sha256, cache, report).map_err(|source| {
+        let exact = place.device().is_cpu();
+        warmup::check(&decoder, &sha256, (cache, exact), report).map_err(|source| {
             StartError::failed("the model computes nonsense on this machine").with_source(source)
         })?;
         let mut info = info(&gguf, config, &decoder, &limits);
         info.sha256 = sha256;
+        place.name().clone_into(&mut info.device);
+        place.note().clone_into(&mut info.device_note);
+        info.memory = Some(place.described(&plan));
         if encoder.has_template() {
             info.tasks.push("chat".to_owned());
         }
@@ -97,7 +106,7 @@ impl Service for LlmService {
         let constraints = Host::constraints(&tokenizer);
         let host =
             Host { info, limits, tokenizer, encoder, constraints, batcher, meters, encodings };
-        Ok(Self { host: Arc::new(host) })
+        Ok(Self { host: Arc::new(host), place })
     }
 
     fn routes(ready: Ready<Self>, routes: &mut RoutesBuilder) {
@@ -134,6 +143,7 @@ impl Service for LlmService {
             preemptions_total: scheduler.preemptions,
             draft_tokens_total: scheduler.drafted,
             draft_tokens_accepted_total: scheduler.accepted,
+            gpus: self.place.gpus(),
             ..v1::StatsResponse::default()
         }
     }
@@ -171,25 +181,38 @@ fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static)
 fn decoder(
     gguf: &GgufFile,
     config: &LlmConfig,
+    place: &Place,
     progress: &LoadProgress,
 ) -> Result<Arc<Decoder>, StartError> {
     let engine = &config.engine;
-    let device = device(&engine.device)
-        .map_err(|source| StartError::config("engine.device cannot be used").with_source(source))?;
+    let device = place.device();
     let threads = Some(engine.threads).filter(|threads| *threads > 0);
     let pool = Pool::new(threads).map_err(|source| {
         StartError::failed("the computing threads cannot be made").with_source(source)
     })?;
     let threads = pool.threads();
     let report = |done, total| progress.report("weights", done, total);
-    let decoder = Decoder::load(gguf, engine.context_tokens_max, Arc::new(pool), &device, report)
+    let decoder = Decoder::load(gguf, engine.context_tokens_max, Arc::new(pool), device, report)
         .map_err(|source| unusable(&config.model.path, source))?;
-    tracing::info!(threads, device = device_name(&device), "computing");
+    tracing::info!(threads, device = place.name(), "computing");
     Ok(Arc::new(decoder))
 }
 
-fn device_name(device: &aisemble_weights::candle::Device) -> &'static str {
-    if device.is_cpu() { "cpu" } else { "gpu" }
+/// What the model takes of its device at most.
+fn memory_plan(
+    gguf: &GgufFile,
+    config: &LlmConfig,
+    place: &Place,
+) -> Result<MemoryPlan, StartError> {
+    let shape =
+        ModelConfig::from_gguf(gguf).map_err(|source| unusable(&config.model.path, source))?;
+    let views = gguf.tensor_names();
+    let tensors = views.into_iter().filter_map(|name| {
+        let view = gguf.tensor(name).ok()?;
+        Some((view.kind, view.bytes.len() as u64))
+    });
+    let is_gpu = !place.device().is_cpu();
+    Ok(MemoryPlan::new(&shape, tensors, &config.engine, is_gpu))
 }
 
 fn request_limits(engine: &EngineSection, decoder: &Decoder) -> RequestLimits {
@@ -252,7 +275,6 @@ fn info(
         quantization: model::quantization(gguf),
         sha256: String::new(),
         license,
-        device: "cpu".to_owned(),
         parameters: decoder.parameters(),
         file_bytes: gguf.file_bytes(),
         tasks: vec!["completion".to_owned()],

@@ -11,6 +11,10 @@ use crate::model::{BLOCK_TOKENS, CacheKind, Caches, Decoder, StepBatch};
 
 /// Tokens that are generated.
 const OUTPUT_TOKENS: usize = 8;
+/// How far the logits of the same prompt may lie apart on a GPU, where the number of rows chooses the
+/// kernel of a product. About three times the rounding of activations to 8 bits (docs/llm.md); not
+/// yet measured on a GPU.
+const GPU_LOGITS_APART_MAX: f32 = 0.5;
 /// Blocks that the warm-up's cache has: room for the longest prompt here and its output.
 const BLOCKS: usize = 4;
 
@@ -67,14 +71,15 @@ pub enum WarmupError {
     },
 }
 
-/// Runs the warm-up. `progress` is called with passes done and passes in all.
+/// Runs the warm-up. `exact`: the same input must give the same bits, as on the CPU. `progress` is
+/// called with passes done and passes in all.
 ///
 /// # Errors
 /// [`WarmupError`]: the service must not become ready.
 pub fn check(
     decoder: &Decoder,
     sha256: &str,
-    kind: CacheKind,
+    (kind, exact): (CacheKind, bool),
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(), WarmupError> {
     let known = KNOWN.iter().find(|known| known.sha256 == sha256);
@@ -92,7 +97,8 @@ pub fn check(
     progress(1, total);
     let mut again = Run::new(decoder, kind)?;
     again.feed(&prompt[..prompt.len() / 3])?;
-    if !same_bits(&first, &again.feed(&prompt[prompt.len() / 3..])?) {
+    let apart = again.feed(&prompt[prompt.len() / 3..])?;
+    if !(if exact { same_bits(&first, &apart) } else { close(&first, &apart) }) {
         return Err(WarmupError::Unstable { how: "when it was computed in two pieces" });
     }
     progress(2, total);
@@ -144,6 +150,10 @@ fn forward(source: candle::Error) -> WarmupError {
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= GPU_LOGITS_APART_MAX)
 }
 
 fn likeliest(logits: &[f32]) -> u32 {

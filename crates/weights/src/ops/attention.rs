@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use aisemble_kernels::{AttentionRows, AttentionShape, KvShape, Pool};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{
     CpuStorage, CustomOp3, DType, Device, InplaceOp2, Layout, Result, Shape, Tensor, bail,
 };
@@ -61,11 +63,11 @@ fn zeros(values: usize, dtype: DType, device: &Device) -> Result<Tensor> {
 /// step, used by every layer.
 #[derive(Debug, Clone)]
 pub struct Step {
-    positions: Arc<[u32]>,
-    sequences: Arc<[u32]>,
+    pub(super) positions: Arc<[u32]>,
+    pub(super) sequences: Arc<[u32]>,
     slots: Arc<[u32]>,
-    block_tables: Arc<[u32]>,
-    blocks_max: usize,
+    pub(super) block_tables: Arc<[u32]>,
+    pub(super) blocks_max: usize,
 }
 
 impl Step {
@@ -196,6 +198,19 @@ impl InplaceOp2 for KvWrite {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        cache: &mut CudaStorage,
+        cache_layout: &Layout,
+        rows: &CudaStorage,
+        rows_layout: &Layout,
+    ) -> Result<()> {
+        let is_keys = matches!(self.side, Side::Keys);
+        let (cache, rows) = ((&*cache, cache_layout), (rows, rows_layout));
+        super::cuda::kv_write(cache, rows, (&self.shape, &self.slots), is_keys)
+    }
 }
 
 fn whole(layout: &Layout, shape: &KvShape) -> Result<(usize, usize)> {
@@ -286,5 +301,20 @@ impl CustomOp3 for PagedAttention {
             _ => bail!("attention: a KV cache is f32 or f16"),
         }
         Ok((CpuStorage::F32(out), query_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        query: &CudaStorage,
+        query_layout: &Layout,
+        keys: &CudaStorage,
+        keys_layout: &Layout,
+        values: &CudaStorage,
+        values_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.check(query_layout)?;
+        let (keys, values) = ((keys, keys_layout), (values, values_layout));
+        super::cuda::attention((&self.shape, &self.step), (query, query_layout), keys, values)
     }
 }

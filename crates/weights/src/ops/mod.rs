@@ -5,6 +5,8 @@
 //! Wrong shapes and indices are errors here; the kernels behind may then rely on them.
 
 mod attention;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod rows;
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use aisemble_kernels::{Cpu, RopeConfig, RopeStyle, RopeTable};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::contiguous;
@@ -42,6 +44,17 @@ impl CustomOp2 for RmsNorm {
         Cpu::best().rms_norm(values, weight, self.eps, &mut out);
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        super::cuda::rms_norm((x, x_layout), (weight, weight_layout), self.eps)
+    }
 }
 
 /// `silu(gate) * up`, value by value. Both have one shape, which is the result's.
@@ -73,6 +86,18 @@ impl CustomOp2 for SiluMul {
         let mut out = vec![0.0; gate.len()];
         Cpu::best().silu_mul(gate, contiguous(up, up_layout)?, &mut out);
         Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        gate: &CudaStorage,
+        gate_layout: &Layout,
+        up: &CudaStorage,
+        up_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (gate, up) = ((gate, gate_layout), (up, up_layout));
+        super::cuda::gated(aisemble_cuda::silu_mul, gate, up)
     }
 }
 
@@ -150,6 +175,11 @@ impl CustomOp1 for Rope {
             Cpu::best().rope(&self.table, &mut out, head_dim, &self.positions);
         }
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::rope((storage, layout), &self.positions, &self.table)
     }
 }
 

@@ -15,6 +15,7 @@ mod tests;
 
 pub use blocks::{BlockPool, BlockTable, PrefixRoot};
 pub use line::Class;
+pub(crate) use plan::DRAFTED_ROWS_MAX;
 pub use plan::{Plan, PlannedRows};
 pub use scheduler::{
     Footprint, NeverFits, OwnerKey, PrefixSharing, Request, Scheduler, SchedulerFigures,

@@ -8,7 +8,7 @@ use super::scheduler::{Running, Scheduler, Sequence, SequenceKey};
 /// Steps that a prompt may be passed over by shorter ones before it goes first.
 const PASSED_OVER_MAX: u32 = 8;
 /// Rows of a step up to which proposed tokens are worth their rows.
-const DRAFTED_ROWS_MAX: usize = 8;
+pub(crate) const DRAFTED_ROWS_MAX: usize = 8;
 
 /// Rows of one sequence in a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
