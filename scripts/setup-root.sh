@@ -25,7 +25,8 @@ modules() { # the names of those that this host can take
     fi
 }
 
-digest() { modules | while read -r name; do cat "$policy/$name".*; done | sha256sum | cut -d' ' -f1; }
+# Of what is loaded; the interfaces are for other modules.
+digest() { modules | while read -r name; do cat "$policy/$name".{te,fc,cil} 2>/dev/null || true; done | sha256sum | cut -d' ' -f1; }
 
 remove=0
 if [ "${1:-}" = --remove ]; then
