@@ -194,7 +194,7 @@ def mobilenetv4():
 
 def letters_tokenizer(specials, last, **options):
     """Letters are tokens, and some pairs of them: small, and of the real one's kind."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789<|>")
     merges = [("a", "t</w>"), ("c", "at</w>"), ("o", "f</w>"), ("c", "u"), ("cu", "p</w>"), ("t", "h"), ("th", "e</w>")]
     words = specials + letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges] + last
     model = models.BPE({word: at for at, word in enumerate(words)}, merges, end_of_word_suffix="</w>", **options)
