@@ -53,6 +53,11 @@ pub fn sha256_file(path: &Path, progress: impl FnMut(u64, u64)) -> Result<String
     sha256(&mut file, progress).map_err(read)
 }
 
+/// SHA-256 of bytes in lower-case hexadecimal.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// Opens a file and proves that it has the `expected` SHA-256 (hexadecimal, any case). The returned
 /// handle is the one that was read, so nobody can swap the file between check and use.
 ///

@@ -9,8 +9,8 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use crate::convert;
 use crate::error::LoadError;
-use crate::gguf::GgufFile;
 use crate::linear::Linear;
+use crate::source::ModelSource;
 
 /// A table `[vocabulary, width]`.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Embedding {
     table: Table,
     vocabulary: usize,
     width: usize,
+    /// Factor on the rows that are looked up.
+    scale: f32,
 }
 
 #[derive(Clone)]
@@ -38,15 +40,15 @@ impl Embedding {
     /// # Errors
     /// [`LoadError`] when the tensor is missing or not a matrix.
     pub fn load(
-        gguf: &GgufFile,
+        source: &dyn ModelSource,
         name: &str,
         device: &Device,
         pool: &Arc<Pool>,
     ) -> std::result::Result<Self, LoadError> {
-        let view = gguf.tensor(name)?;
+        let view = source.tensor(name)?;
         let (vocabulary, width) = convert::matrix_dims(name, &view)?;
         let table = if device.is_cpu() {
-            let matrix = Arc::new(convert::pack(gguf, name)?);
+            let matrix = Arc::new(convert::pack(source, name)?);
             Table::Packed { matrix, pool: Arc::clone(pool) }
         } else {
             let matmul = convert::qtensor(&view, view.dims, device)
@@ -54,7 +56,12 @@ impl Embedding {
                 .map_err(|source| LoadError::Candle { name: name.to_owned(), source })?;
             Table::Candle { matmul: Arc::new(matmul), device: device.clone() }
         };
-        Ok(Self { table, vocabulary, width })
+        Ok(Self { table, vocabulary, width, scale: 1.0 })
+    }
+
+    /// The same table with a factor on the rows that are looked up; as output layer it has none.
+    pub fn scaled(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 
     /// Ids that the table has.
@@ -80,10 +87,16 @@ impl Embedding {
                 let mut rows = vec![0.0; ids.len() * self.width];
                 for (row, &id) in rows.chunks_exact_mut(self.width).zip(ids) {
                     matrix.dequantise_row(id as usize, row);
+                    if self.scale != 1.0 {
+                        row.iter_mut().for_each(|value| *value *= self.scale);
+                    }
                 }
                 Tensor::from_vec(rows, (ids.len(), self.width), &Device::Cpu)
             }
-            Table::Candle { matmul, device } => matmul.embedding(&Tensor::new(ids, device)?),
+            Table::Candle { matmul, device } => {
+                let rows = matmul.embedding(&Tensor::new(ids, device)?)?;
+                if self.scale == 1.0 { Ok(rows) } else { rows.affine(f64::from(self.scale), 0.0) }
+            }
         }
     }
 

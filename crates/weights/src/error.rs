@@ -10,6 +10,12 @@ pub enum LoadError {
     /// The file does not have what the layer needs.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// A tensor that must be there is not.
+    #[error("there is no tensor `{name}`")]
+    Missing {
+        /// Its name in GGUF.
+        name: String,
+    },
     /// A tensor has other dimensions than the model's metadata say.
     #[error("tensor `{name}` has shape {found:?}, expected {expected:?}")]
     Shape {

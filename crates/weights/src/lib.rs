@@ -14,19 +14,25 @@ mod device;
 pub mod digest;
 mod embedding;
 mod error;
+mod family;
 pub mod gguf;
 #[cfg(test)]
 mod layer_tests;
 mod linear;
 pub mod ops;
+pub mod safetensors;
+mod source;
 pub mod tokenizer;
 
-pub use config::{ConfigError, ModelConfig, RopeScaling};
+pub use crate::safetensors::{SafetensorsError, SafetensorsModel};
+pub use config::{ConfigError, ModelConfig, RopeScaling, Window};
 pub use device::{ChosenDevice, DeviceError, device, gpu_memory_bytes, gpu_uuid};
 pub use embedding::Embedding;
 pub use error::LoadError;
+pub use family::{Family, Gate};
 pub use gguf::{GgufError, GgufFile};
 pub use linear::{Linear, rope_factors, vector};
+pub use source::{ModelSource, Quantise};
 pub use tokenizer::{Tokenizer, TokenizerError};
 
 // What a decoder needs of the kernels and of candle, so that it names this crate only.

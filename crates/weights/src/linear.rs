@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use aisemble_kernels::{PackedMatrix, Pool, Product};
 use candle_core::quantized::QMatMul;
-use candle_core::{
-    CpuStorage, CustomOp1, DType, Device, Layout, Module, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Tensor, bail};
 
 use crate::convert;
 use crate::error::LoadError;
-use crate::gguf::GgufFile;
-use crate::ops::contiguous;
+use crate::ops::{self, contiguous};
+use crate::source::ModelSource;
 
 /// `y = x W^T + b`, weights `[out, in]`.
 #[derive(Debug, Clone)]
@@ -47,15 +45,15 @@ impl Linear {
     /// # Errors
     /// [`LoadError`] when the tensor is missing or not a matrix.
     pub fn load(
-        gguf: &GgufFile,
+        source: &dyn ModelSource,
         name: &str,
         device: &Device,
         pool: &Arc<Pool>,
     ) -> std::result::Result<Self, LoadError> {
-        let view = gguf.tensor(name)?;
+        let view = source.tensor(name)?;
         let (out_features, in_features) = convert::matrix_dims(name, &view)?;
         let weights = if device.is_cpu() {
-            let matrix = Arc::new(convert::pack(gguf, name)?);
+            let matrix = Arc::new(convert::pack(source, name)?);
             Weights::Packed { matrix, pool: Arc::clone(pool) }
         } else {
             let matmul = convert::qtensor(&view, view.dims, device).and_then(QMatMul::from_qtensor);
@@ -65,8 +63,8 @@ impl Linear {
             ))
         };
         let bias = match name.strip_suffix(".weight").map(|stem| format!("{stem}.bias")) {
-            Some(bias) if gguf.has_tensor(&bias) => {
-                Some(vector(gguf, &bias, out_features, device)?)
+            Some(bias) if source.has_tensor(&bias) => {
+                Some(vector(source, &bias, out_features, device)?)
             }
             Some(_) | None => None,
         };
@@ -78,17 +76,17 @@ impl Linear {
     /// # Errors
     /// [`LoadError::Shape`] besides those of [`load`](Self::load).
     pub fn load_shaped(
-        gguf: &GgufFile,
+        source: &dyn ModelSource,
         (name, out_features, in_features): (&str, usize, usize),
         device: &Device,
         pool: &Arc<Pool>,
     ) -> std::result::Result<Self, LoadError> {
-        let found = gguf.tensor(name)?.dims.to_vec();
+        let found = source.tensor(name)?.dims.to_vec();
         let expected = vec![out_features, in_features];
         if found != expected {
             return Err(LoadError::Shape { name: name.to_owned(), found, expected });
         }
-        Self::load(gguf, name, device, pool)
+        Self::load(source, name, device, pool)
     }
 
     /// A layer over a matrix that is packed already and shared, for example a tied embedding table.
@@ -172,6 +170,7 @@ impl Linear {
 
     fn add_bias(&self, out: Tensor) -> Result<Tensor> {
         match &self.bias {
+            Some(bias) if out.device().is_cpu() => ops::add_rows(&out, bias),
             Some(bias) => out.broadcast_add(bias),
             None => Ok(out),
         }
@@ -217,19 +216,18 @@ impl CustomOp1 for PackedProducts<'_> {
 /// # Errors
 /// [`LoadError`] when it is missing, or not a vector of `len` values.
 pub fn vector(
-    gguf: &GgufFile,
+    source: &dyn ModelSource,
     name: &str,
     len: usize,
     device: &Device,
 ) -> std::result::Result<Tensor, LoadError> {
-    let view = gguf.tensor(name)?;
+    let view = source.tensor(name)?;
     if view.dims != [len] {
         let (found, expected) = (view.dims.to_vec(), vec![len]);
         return Err(LoadError::Shape { name: name.to_owned(), found, expected });
     }
-    convert::qtensor(&view, view.dims, device)
-        .and_then(|tensor| tensor.dequantize(device))
-        .and_then(|tensor| tensor.to_dtype(DType::F32))
+    convert::widen(&view, view.dims)
+        .and_then(|tensor| tensor.to_device(device))
         .map_err(|source| LoadError::Candle { name: name.to_owned(), source })
 }
 
@@ -237,12 +235,15 @@ pub fn vector(
 ///
 /// # Errors
 /// [`LoadError`] when they are not one for each pair of the `rope_dim` values that turn.
-pub fn rope_factors(gguf: &GgufFile, rope_dim: usize) -> std::result::Result<Vec<f32>, LoadError> {
+pub fn rope_factors(
+    source: &dyn ModelSource,
+    rope_dim: usize,
+) -> std::result::Result<Vec<f32>, LoadError> {
     const NAME: &str = "rope_freqs.weight";
-    if !gguf.has_tensor(NAME) {
+    if !source.has_tensor(NAME) {
         return Ok(Vec::new());
     }
-    vector(gguf, NAME, rope_dim / 2, &Device::Cpu)?
+    vector(source, NAME, rope_dim / 2, &Device::Cpu)?
         .to_vec1()
         .map_err(|source| LoadError::Candle { name: NAME.to_owned(), source })
 }

@@ -1,6 +1,7 @@
 //! The settings of the llm service: `configs/llm.toml` is the same with a comment on each key, and
 //! a test compares them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aisemble_service::config::{LogConfig, SocketPath};
@@ -27,15 +28,30 @@ pub struct LlmConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// The GGUF file.
+    /// The GGUF file, or the folder with safetensors.
     pub path: PathBuf,
     /// What a request's `model` says.
     pub name: String,
-    /// SHA-256 of the file in hexadecimal, checked before anything of it is parsed. Empty = any
-    /// file.
+    /// SHA-256 of the GGUF file in hexadecimal, checked before anything of it is parsed. Empty =
+    /// any file.
     pub sha256: String,
+    /// What becomes of float matrices of safetensors when they are loaded.
+    pub quantize: Quantize,
     /// Its licence, as Describe reports it. Empty = as the file says.
     pub license: String,
+    /// SHA-256 of each file of a folder, checked before anything of it is parsed. Empty = any files.
+    pub files: BTreeMap<String, String>,
+}
+
+/// What becomes of float matrices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantize {
+    /// They stay what they are.
+    #[default]
+    None,
+    /// Blocks of 32 weights of 8 bits with a scale.
+    Q8_0,
 }
 
 /// `[engine]`: sizes and limits. A token of the KV cache takes the same memory whoever owns it.
@@ -117,7 +133,9 @@ impl Default for ModelSection {
             path: "/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
             name: "smollm2-135m-instruct".to_owned(),
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53".to_owned(),
+            quantize: Quantize::None,
             license: String::new(),
+            files: BTreeMap::new(),
         }
     }
 }
@@ -192,13 +210,22 @@ impl ServiceConfig for LlmConfig {
         if self.model.name.is_empty() || self.model.name.len() > 128 {
             return Err(InvalidConfig::new("model.name", "must have 1 to 128 bytes"));
         }
-        let digest = &self.model.sha256;
-        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !digest.is_empty() && !is_digest {
+        let is_digest = |digest: &str| {
+            digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        if !self.model.sha256.is_empty() && !is_digest(&self.model.sha256) {
             return Err(InvalidConfig::new(
                 "model.sha256",
                 "must be 64 hexadecimal digits, or empty to take any file",
             ));
+        }
+        for (file, digest) in &self.model.files {
+            if file.is_empty() || file.contains(['/', '\\']) || !is_digest(digest) {
+                return Err(InvalidConfig::new(
+                    "model.files",
+                    format!("{file:?} must be a plain name with 64 hexadecimal digits"),
+                ));
+            }
         }
         Ok(())
     }
@@ -240,6 +267,8 @@ mod tests {
         check(|c| c.engine.batch_rows_max = 0, "engine.batch_rows_max", "between 1 and 1024");
         check(|c| c.engine.kv_tokens_max = 4096, "engine.kv_tokens_max", "no full context");
         check(|c| c.model.sha256 = "abc".to_owned(), "model.sha256", "64 hexadecimal digits");
+        let file = |c: &mut LlmConfig| drop(c.model.files.insert("../x".into(), "0".repeat(64)));
+        check(file, "model.files", "a plain name with 64");
         check(|c| c.model.name.clear(), "model.name", "1 to 128 bytes");
         check(|c| c.engine.threads = 1000, "engine.threads", "between 0 and 256");
     }

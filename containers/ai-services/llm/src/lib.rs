@@ -9,6 +9,7 @@ pub mod config;
 pub mod constraint;
 pub mod device;
 pub mod engine;
+mod files;
 pub mod grpc;
 pub mod host;
 pub mod model;

@@ -1,21 +1,20 @@
 //! The service as the skeleton runs it: from the configuration to a model that is loaded, warmed up
 //! and served by its thread; what it says of itself.
 
-use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aisemble_batcher::{Batcher, BatcherConfig};
 use aisemble_protocol::v1;
 use aisemble_service::{LoadProgress, Paths, Ready, Service, StartError};
+use aisemble_weights::ModelSource;
 use aisemble_weights::kernels::Pool;
-use aisemble_weights::{GgufFile, ModelConfig, Tokenizer, digest};
 use tonic::service::RoutesBuilder;
 
-use crate::config::{EngineSection, KvType, LlmConfig, ModelSection, PrefixCache};
+use crate::config::{EngineSection, KvType, LlmConfig, PrefixCache};
 use crate::device::{MemoryPlan, Place};
 use crate::engine::{PrefixSharing, SchedulerLimits};
+use crate::files::{self, OpenModel, unusable};
 use crate::grpc::LlmApi;
 use crate::host::{Host, RequestLimits};
 use crate::model::{self, BLOCK_TOKENS, CacheKind, Decoder};
@@ -48,18 +47,18 @@ impl Service for LlmService {
     }
 
     fn load(config: &LlmConfig, progress: &LoadProgress) -> Result<Self, StartError> {
-        let (file, sha256) = open(&config.model, progress)?;
-        let gguf = GgufFile::from_file(&file, &config.model.path)
-            .map_err(|source| unusable(&config.model.path, source))?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)
+        let OpenModel { source, sha256 } = files::open(&config.model, progress)?;
+        let source = source.as_ref();
+        let tokenizer = source
+            .tokenizer()
             .map_err(|source| unusable(&config.model.path, source))
             .map(Arc::new)?;
         let encoder = PromptEncoder::new(Arc::clone(&tokenizer))
             .map_err(|source| unusable(&config.model.path, source))?;
         let place = Place::choose(&config.engine)?;
-        let plan = memory_plan(&gguf, config, &place)?;
+        let plan = memory_plan(source, config, &place)?;
         place.admit(&plan)?;
-        let decoder = decoder(&gguf, config, &place, progress)?;
+        let decoder = decoder(source, config, &place, progress)?;
         let limits = request_limits(&config.engine, &decoder);
         let cache = match config.engine.kv_type {
             KvType::F16 => CacheKind::F16,
@@ -70,7 +69,7 @@ impl Service for LlmService {
         warmup::check(&decoder, &sha256, (cache, exact), report).map_err(|source| {
             StartError::failed("the model computes nonsense on this machine").with_source(source)
         })?;
-        let mut info = info(&gguf, config, &decoder, &limits);
+        let mut info = info(source, config, &decoder, &limits);
         info.sha256 = sha256;
         place.name().clone_into(&mut info.device);
         place.note().clone_into(&mut info.device_note);
@@ -153,33 +152,8 @@ impl Service for LlmService {
     }
 }
 
-/// Opens the model file, its digest checked when one is pinned, computed when not.
-fn open(model: &ModelSection, progress: &LoadProgress) -> Result<(File, String), StartError> {
-    let path = &model.path;
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
-        StartError::config(format!("the model file {} is not usable", path.display()))
-            .with_source(source)
-            .with_hint("`ai-semble models pull` gets it, `ai-semble models verify` checks it")
-    };
-    let report = |done, total| progress.report("digest", done, total);
-    if model.sha256.is_empty() {
-        tracing::warn!("model.sha256 is empty: any file is taken for the model");
-        let sha256 = digest::sha256_file(path, report).map_err(|source| failed(source.into()))?;
-        let file = File::open(path).map_err(|source| failed(source.into()))?;
-        return Ok((file, sha256));
-    }
-    let file = digest::open_verified(path, &model.sha256, report)
-        .map_err(|source| failed(source.into()))?;
-    Ok((file, model.sha256.to_ascii_lowercase()))
-}
-
-fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> StartError {
-    StartError::config(format!("the model file {} cannot be used", path.display()))
-        .with_source(source)
-}
-
 fn decoder(
-    gguf: &GgufFile,
+    source: &dyn ModelSource,
     config: &LlmConfig,
     place: &Place,
     progress: &LoadProgress,
@@ -192,7 +166,7 @@ fn decoder(
     })?;
     let threads = pool.threads();
     let report = |done, total| progress.report("weights", done, total);
-    let decoder = Decoder::load(gguf, engine.context_tokens_max, Arc::new(pool), device, report)
+    let decoder = Decoder::load(source, engine.context_tokens_max, Arc::new(pool), device, report)
         .map_err(|source| unusable(&config.model.path, source))?;
     tracing::info!(threads, device = place.name(), "computing");
     Ok(Arc::new(decoder))
@@ -200,15 +174,14 @@ fn decoder(
 
 /// What the model takes of its device at most.
 fn memory_plan(
-    gguf: &GgufFile,
+    source: &dyn ModelSource,
     config: &LlmConfig,
     place: &Place,
 ) -> Result<MemoryPlan, StartError> {
-    let shape =
-        ModelConfig::from_gguf(gguf).map_err(|source| unusable(&config.model.path, source))?;
-    let views = gguf.tensor_names();
+    let shape = source.config().map_err(|source| unusable(&config.model.path, source))?;
+    let views = source.tensor_names();
     let tensors = views.into_iter().filter_map(|name| {
-        let view = gguf.tensor(name).ok()?;
+        let view = source.tensor(name).ok()?;
         Some((view.kind, view.bytes.len() as u64))
     });
     let is_gpu = !place.device().is_cpu();
@@ -257,7 +230,7 @@ fn batcher_config(engine: &EngineSection) -> BatcherConfig {
 }
 
 fn info(
-    gguf: &GgufFile,
+    source: &dyn ModelSource,
     config: &LlmConfig,
     decoder: &Decoder,
     limits: &RequestLimits,
@@ -271,12 +244,12 @@ fn info(
     v1::ModelInfo {
         name: config.model.name.clone(),
         family: shape.architecture.clone(),
-        format: "gguf".to_owned(),
-        quantization: model::quantization(gguf),
+        format: source.format().to_owned(),
+        quantization: model::quantization(source),
         sha256: String::new(),
         license,
         parameters: decoder.parameters(),
-        file_bytes: gguf.file_bytes(),
+        file_bytes: source.file_bytes(),
         tasks: vec!["completion".to_owned()],
         limits: Some(v1::Limits {
             context_tokens_max: limits.context_tokens_max as u32,

@@ -7,13 +7,15 @@
 mod attention;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod rope_tables;
 mod rows;
 
 #[cfg(test)]
 mod tests;
 
 pub use attention::{KvCache, Step, kv_write, paged_attention};
-pub use rows::{add, rms_norm, rope, rope_table, silu_mul};
+pub use rope_tables::RopeTables;
+pub use rows::{add, add_rows, gelu_mul, rms_norm, rope, silu_mul};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Result, bail};

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use aisemble_kernels::{Cpu, RopeConfig, RopeStyle, RopeTable};
+use aisemble_kernels::{Cpu, RopeTable};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::contiguous;
-use crate::config::{ModelConfig, RopeScaling};
 
 /// `x / sqrt(mean(x^2) + eps) * weight` for each row. `x` is `[.., width]`, `weight` `[width]`; the
 /// result has the shape of `x`.
@@ -101,6 +100,55 @@ impl CustomOp2 for SiluMul {
     }
 }
 
+/// `gelu(gate) * up` with the tanh form of GELU, value by value. Both have one shape, which is the
+/// result's.
+///
+/// # Errors
+/// When the shapes differ or a tensor is not f32.
+pub fn gelu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.device().is_cpu() {
+        gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &GeluMul)
+    } else {
+        gate.gelu()?.mul(up)
+    }
+}
+
+struct GeluMul;
+
+impl CustomOp2 for GeluMul {
+    fn name(&self) -> &'static str {
+        "gelu-mul"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
+        up: &CpuStorage,
+        up_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        if gate_layout.dims() != up_layout.dims() {
+            bail!("gelu-mul: shapes {:?} and {:?}", gate_layout.dims(), up_layout.dims());
+        }
+        let gate = contiguous(gate, gate_layout)?;
+        let mut out = vec![0.0; gate.len()];
+        Cpu::best().gelu_mul(gate, contiguous(up, up_layout)?, &mut out);
+        Ok((CpuStorage::F32(out), gate_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        gate: &CudaStorage,
+        gate_layout: &Layout,
+        up: &CudaStorage,
+        up_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (gate, up) = ((gate, gate_layout), (up, up_layout));
+        super::cuda::gated(aisemble_cuda::gelu_mul, gate, up)
+    }
+}
+
 /// `x + y` (the residual stream). Both have one shape, which is the result's.
 ///
 /// # Errors
@@ -134,6 +182,40 @@ impl CustomOp2 for Add {
         }
         let mut out = contiguous(x, x_layout)?.to_vec();
         Cpu::best().add_assign(&mut out, contiguous(y, y_layout)?);
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+}
+
+/// `x + y` with one `y`, `[width]`, for every row of `x`, `[rows, width]`, both in the memory of the
+/// CPU. The result has the shape of `x`.
+///
+/// # Errors
+/// When the widths differ or a tensor is not f32.
+pub fn add_rows(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &AddRows)
+}
+
+struct AddRows;
+
+impl CustomOp2 for AddRows {
+    fn name(&self) -> &'static str {
+        "add-rows"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = contiguous(y, y_layout)?;
+        if y.is_empty() || x_layout.dims().last() != Some(&y.len()) {
+            bail!("add-rows: shapes {:?} and {:?}", x_layout.dims(), y_layout.dims());
+        }
+        let mut out = contiguous(x, x_layout)?.to_vec();
+        let cpu = Cpu::best();
+        out.chunks_exact_mut(y.len()).for_each(|row| cpu.add_assign(row, y));
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 }
@@ -181,33 +263,4 @@ impl CustomOp1 for Rope {
     fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         super::cuda::rope((storage, layout), &self.positions, &self.table)
     }
-}
-
-/// The table of a model for `positions` positions. `frequency_factors`:
-/// [`rope_factors`](crate::rope_factors).
-///
-/// # Errors
-/// When the factors are not `rope_dim / 2` values.
-pub fn rope_table(
-    config: &ModelConfig,
-    style: RopeStyle,
-    positions: usize,
-    frequency_factors: Vec<f32>,
-) -> Result<Arc<RopeTable>> {
-    let pairs = config.rope_dim / 2;
-    if !frequency_factors.is_empty() && frequency_factors.len() != pairs {
-        bail!("rope: {} frequency factors for {pairs} pairs", frequency_factors.len());
-    }
-    let linear_scale = match config.rope_scaling {
-        RopeScaling::None => 1.0,
-        RopeScaling::Linear { factor } => factor,
-    };
-    Ok(Arc::new(RopeTable::new(&RopeConfig {
-        style,
-        rotary_dim: config.rope_dim,
-        base: config.rope_base,
-        linear_scale,
-        frequency_factors,
-        positions,
-    })))
 }

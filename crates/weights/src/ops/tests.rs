@@ -171,7 +171,7 @@ proptest! {
 
     #[test]
     fn rms_norm_is_what_it_says(rows in 0_usize..5, width in 1_usize..200, seed in 0_u64..99) {
-        let (x, weight) = (random(&[rows, width], seed), random(&[width], seed + 1));
+        let (x, weight) = (random(&[rows, width], seed), random(&[width], seed.wrapping_add(1)));
         let plain = plain_rms_norm(&x, &weight, 1e-5).unwrap();
         close(&rms_norm(&x, &weight, 1e-5).unwrap(), &plain, 1e-5);
         // A view that does not begin at the beginning.
@@ -183,9 +183,22 @@ proptest! {
 
     #[test]
     fn silu_mul_is_what_it_says(rows in 0_usize..5, width in 1_usize..200, seed in 0_u64..99) {
-        let (gate, up) = (random(&[rows, width], seed), random(&[rows, width], seed + 1));
+        let (gate, up) = (random(&[rows, width], seed), random(&[rows, width], seed.wrapping_add(1)));
         let plain = plain_silu_mul(&gate, &up).unwrap();
         close(&silu_mul(&gate, &up).unwrap(), &plain, 1e-5);
+    }
+
+    #[test]
+    fn gelu_mul_and_a_row_added_to_each_are_what_they_say(
+        rows in 0_usize..5,
+        width in 1_usize..70,
+        seed in any::<u64>(),
+    ) {
+        let (gate, up) = (random(&[rows, width], seed), random(&[rows, width], seed.wrapping_add(1)));
+        close(&gelu_mul(&gate, &up).unwrap(), &(gate.gelu().unwrap() * &up).unwrap(), 1e-5);
+        let bias = random(&[width], seed.wrapping_add(2));
+        close(&add_rows(&gate, &bias).unwrap(), &gate.broadcast_add(&bias).unwrap(), 1e-6);
+        prop_assert!(add_rows(&gate, &random(&[width + 1], seed)).is_err());
     }
 
     #[test]
@@ -237,6 +250,7 @@ fn wrong_shapes_are_errors_not_panics() {
     assert!(rms_norm(&x, &x, 1e-5).is_err());
     assert!(rms_norm(&x.to_dtype(DType::F16).unwrap(), &random(&[32], 3), 1e-5).is_err());
     assert!(silu_mul(&x, &y).is_err());
+    assert!(gelu_mul(&x, &y).is_err());
     let shape = attention_shape(1, 2, 16);
     let cache = KvCache::new(shape.kv, DType::F32, &Device::Cpu).unwrap();
     let step = Step::new(&[0, 1], &[0, 0], &[&[3]], &shape.kv).unwrap();

@@ -8,6 +8,15 @@ pub enum TokenizerError {
     /// A key is missing or has another type.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// A JSON file is not what it should be.
+    #[error("`{file}` cannot be understood")]
+    Json {
+        /// The file.
+        file: &'static str,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A kind of tokenizer that is not implemented.
     #[error("`{key}` is `{found}`, which is not supported; supported: {supported}")]
     Unsupported {

@@ -18,7 +18,7 @@ const SCORES: &str = "tokenizer.ggml.scores";
 
 /// Texts of control tokens that end an answer in one family or another. Files often name only one
 /// of them as `eos`. (The list of llama.cpp.)
-const END_TEXTS: [&str; 10] = [
+pub(super) const END_TEXTS: [&str; 10] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -86,7 +86,8 @@ fn byte_pairs(gguf: &GgufFile) -> Result<Parts, TokenizerError> {
         .cache_capacity(0)
         .build()
         .map_err(|source| TokenizerError::Merges { source })?;
-    Ok((vocabulary, Merges::BytePairs { splitter, bpe: Box::new(bpe) }, llama3))
+    let merges = Merges::BytePairs { splitter, nfc: false, bpe: Box::new(bpe) };
+    Ok((vocabulary, merges, llama3))
 }
 
 fn scores(gguf: &GgufFile) -> Result<Parts, TokenizerError> {
@@ -118,7 +119,7 @@ fn scores(gguf: &GgufFile) -> Result<Parts, TokenizerError> {
 }
 
 /// `<0x0A>`
-fn byte_of(text: &str) -> Option<u8> {
+pub(super) fn byte_of(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
 }
@@ -210,7 +211,7 @@ fn flag(gguf: &GgufFile, key: &str, default: bool) -> bool {
 }
 
 /// Finds the leftmost and there the longest of the texts.
-fn matcher(tokens: Vec<(&str, u32)>) -> Result<Matcher, TokenizerError> {
+pub(super) fn matcher(tokens: Vec<(&str, u32)>) -> Result<Matcher, TokenizerError> {
     let (texts, ids): (Vec<_>, Vec<_>) =
         tokens.into_iter().filter(|(text, _)| !text.is_empty()).unzip();
     if texts.is_empty() {

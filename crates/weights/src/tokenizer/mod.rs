@@ -1,4 +1,4 @@
-//! Tokenizers built from the metadata of a GGUF file. It knows text, tokens and bytes, not prompts,
+//! Tokenizers built from the metadata of a GGUF file or from a `tokenizer.json`. It knows text, tokens and bytes, not prompts,
 //! chats or models.
 //!
 //! The merges of a byte-pair vocabulary are done by the `tokenizers` crate; splitting the text
@@ -8,6 +8,7 @@
 
 mod byte_level;
 mod error;
+mod huggingface;
 mod load;
 mod scores;
 mod split;
@@ -17,10 +18,12 @@ mod vocabulary;
 mod tests;
 
 use aho_corasick::AhoCorasick;
-use tokenizers::Model as _;
 use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::NFC;
+use tokenizers::{Model as _, NormalizedString, Normalizer as _};
 
 pub use error::{EncodeError, TokenizerError};
+pub use huggingface::HuggingFaceFiles;
 pub use vocabulary::TokenKind;
 
 use crate::gguf::GgufFile;
@@ -46,8 +49,23 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Merges {
-    BytePairs { splitter: Splitter, bpe: Box<BPE> },
+    /// Within pieces of the text, bytes as characters; `nfc`: composed first.
+    BytePairs { splitter: Splitter, nfc: bool, bpe: Box<BPE> },
+    /// Of the whole text by scores.
     Scores(ScoreMerges),
+    /// Of the whole text by rank, with U+2581 for spaces.
+    Whole { prefix: SpacePrefix, bpe: Box<BPE> },
+}
+
+/// Where a space is put that nobody wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SpacePrefix {
+    /// Nowhere.
+    Never,
+    /// In front of a text.
+    First,
+    /// In front of a text and behind each special token.
+    Always,
 }
 
 #[derive(Debug)]
@@ -76,6 +94,15 @@ impl Tokenizer {
     /// for a tokenizer that is not implemented: a wrong one would give wrong answers silently.
     pub fn from_gguf(gguf: &GgufFile) -> Result<Self, TokenizerError> {
         load::from_gguf(gguf)
+    }
+
+    /// Builds the tokenizer that `tokenizer.json` describes, with the special tokens and the chat
+    /// template of the files beside it.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf).
+    pub fn from_huggingface(files: &HuggingFaceFiles) -> Result<Self, TokenizerError> {
+        huggingface::from_huggingface(files)
     }
 
     /// The tokens of `text`. With `parse_special`, the texts of control tokens (`<|im_end|>`)
@@ -112,13 +139,29 @@ impl Tokenizer {
             return Ok(());
         }
         match &self.merges {
-            Merges::BytePairs { splitter, bpe } => {
+            Merges::BytePairs { splitter, nfc, bpe } => {
+                let composed;
+                let text = if *nfc && !text.is_ascii() {
+                    composed = compose(text)?;
+                    composed.get()
+                } else {
+                    text
+                };
                 for piece in splitter.pieces(text) {
-                    let encoded = byte_level::encode(piece);
-                    let tokens =
-                        bpe.tokenize(&encoded).map_err(|source| EncodeError::Merge { source })?;
-                    ids.extend(tokens.iter().map(|token| token.id));
+                    merge(bpe, &byte_level::encode(piece), ids)?;
                 }
+            }
+            Merges::Whole { prefix, bpe } => {
+                let mut escaped = text.replace(' ', scores::SPACE);
+                let is_prefixed = match prefix {
+                    SpacePrefix::Never => false,
+                    SpacePrefix::First => at_start && !escaped.starts_with(scores::SPACE),
+                    SpacePrefix::Always => true,
+                };
+                if is_prefixed {
+                    escaped.insert_str(0, scores::SPACE);
+                }
+                merge(bpe, &escaped, ids)?;
             }
             Merges::Scores(merges) => merges.encode(text, at_start, &self.vocabulary, ids),
         }
@@ -191,4 +234,17 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
+}
+
+fn merge(bpe: &BPE, text: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError> {
+    let tokens = bpe.tokenize(text).map_err(|source| EncodeError::Merge { source })?;
+    ids.extend(tokens.iter().map(|token| token.id));
+    Ok(())
+}
+
+/// Unicode's normal form C.
+fn compose(text: &str) -> Result<NormalizedString, EncodeError> {
+    let mut text = NormalizedString::from(text);
+    NFC.normalize(&mut text).map_err(|source| EncodeError::Merge { source })?;
+    Ok(text)
 }

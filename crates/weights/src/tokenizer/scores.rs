@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use super::vocabulary::Vocabulary;
 
 /// U+2581, which stands for a space in these vocabularies.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 
 #[derive(Debug)]
 pub(super) struct ScoreMerges {

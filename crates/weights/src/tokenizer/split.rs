@@ -32,6 +32,17 @@ impl Splitter {
         }
     }
 
+    /// The splitter of a published regular expression, written as `tokenizer.json` has it.
+    pub(super) fn of_regex(regex: &str) -> Option<Self> {
+        const BEGIN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|";
+        const END: &str = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        match regex.strip_prefix(BEGIN)?.strip_suffix(END)? {
+            r"\p{N}{1,3}" => Some(Self::Llama3),
+            r"\p{N}" => Some(Self::Qwen2),
+            _ => None,
+        }
+    }
+
     /// The pieces of `text`: together they are the whole of it, and none is empty.
     pub(super) fn pieces(self, text: &str) -> impl Iterator<Item = &str> {
         let mut rest = text;

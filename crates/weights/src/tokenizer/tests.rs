@@ -114,6 +114,29 @@ proptest! {
         prop_assert_eq!(byte_level::decode(&byte_level::encode(&text)).unwrap(), text.as_bytes());
     }
 
+    /// Whatever is done to the bytes of a vocabulary, there is a tokenizer or an error.
+    #[test]
+    fn no_changed_vocabulary_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..24),
+        text in ".{0,32}",
+        parse_special in any::<bool>(),
+    ) {
+        for sample in [byte_pairs(), scores()] {
+            let mut bytes = sample.bytes();
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            if let Ok(gguf) = crate::gguf::sample::open(&bytes)
+                && let Ok(tokenizer) = Tokenizer::from_gguf(&gguf)
+            {
+                for id in tokenizer.encode(&text, parse_special).unwrap() {
+                    prop_assert!(tokenizer.piece(id).is_some());
+                }
+            }
+        }
+    }
+
     #[test]
     fn any_text_is_encoded_and_comes_back(text in "[ -~é日]{0,48}", parse_special in any::<bool>()) {
         for tokenizer in SMALL.iter() {

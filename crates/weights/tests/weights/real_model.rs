@@ -5,7 +5,9 @@ use std::sync::Arc;
 use aisemble_weights::candle::Device;
 use aisemble_weights::gguf::TensorType;
 use aisemble_weights::kernels::{Pool, RopeStyle};
-use aisemble_weights::{Embedding, GgufFile, Linear, ModelConfig, RopeScaling, Tokenizer, digest};
+use aisemble_weights::{
+    Embedding, Family, Gate, GgufFile, Linear, ModelConfig, RopeScaling, Tokenizer, digest,
+};
 
 use crate::model_file::{SHA256, smollm2};
 
@@ -32,6 +34,7 @@ fn the_shape_is_the_published_one() {
         config,
         ModelConfig {
             architecture: "llama".to_owned(),
+            family: Family::Llama,
             name: config.name.clone(),
             license: Some("apache-2.0".to_owned()),
             blocks: 30,
@@ -41,6 +44,16 @@ fn the_shape_is_the_published_one() {
             head_dim: 64,
             feed_forward: 1536,
             rms_eps: 1e-5,
+            norm_offset: 0.0,
+            head_norms: false,
+            post_norms: false,
+            gate: Gate::Silu,
+            embedding_scale: 1.0,
+            attention_scale: 0.125,
+            attention_softcap: None,
+            logit_softcap: None,
+            window: None,
+            rope_style: RopeStyle::Interleaved,
             rope_base: 100_000.0,
             rope_dim: 64,
             rope_scaling: RopeScaling::None,
@@ -49,7 +62,6 @@ fn the_shape_is_the_published_one() {
             tied_embeddings: true,
         }
     );
-    assert_eq!(config.rope_style(), Some(RopeStyle::Interleaved));
 }
 
 #[test]

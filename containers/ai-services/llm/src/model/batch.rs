@@ -81,9 +81,13 @@ pub struct Logits {
 }
 
 impl Logits {
-    /// From a tensor `[rows, vocabulary]`.
-    pub(super) fn new(tensor: &Tensor, vocabulary: usize) -> Result<Self> {
-        Ok(Self { values: tensor.flatten_all()?.to_vec1()?, vocabulary })
+    /// From a tensor `[rows, vocabulary]`; `cap * tanh(logit / cap)` where there is a cap.
+    pub(super) fn new(tensor: &Tensor, vocabulary: usize, cap: Option<f32>) -> Result<Self> {
+        let mut values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        if let Some(cap) = cap {
+            values.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+        }
+        Ok(Self { values, vocabulary })
     }
 
     pub(super) fn none(vocabulary: usize) -> Self {

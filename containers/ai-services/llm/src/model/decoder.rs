@@ -1,145 +1,57 @@
-//! The layers of a decoder-only transformer, described by the file's metadata: RMS norm, grouped
-//! query attention with rotary positions over a paged cache, gated feed-forward.
+//! The layers of a decoder-only transformer, described by its configuration: RMS norms, grouped
+//! query attention with rotary positions over a paged cache, gated feed-forward. It knows no
+//! families: what one has and another has not is in the configuration or in a layer.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aisemble_weights::candle::{self, Device, Result, Tensor};
-use aisemble_weights::kernels::{AttentionShape, KvShape, Pool, RopeTable};
-use aisemble_weights::ops::{self, KvCache, Step};
-use aisemble_weights::{ConfigError, Embedding, GgufFile, Linear, LoadError, ModelConfig, vector};
+use aisemble_weights::kernels::{AttentionShape, KvShape, Pool};
+use aisemble_weights::ops::{self, KvCache, RopeTables, Step};
+use aisemble_weights::{Embedding, Gate, Linear, ModelConfig};
 
 use super::batch::{CacheKind, Caches, Logits, StepBatch};
-use super::family::Family;
 
 /// Tokens of a KV block: a multiple of what the kernels need, small enough that the unused rest of
 /// a sequence's last block does not matter.
 pub const BLOCK_TOKENS: usize = 32;
-/// Rotary tables grow with the context; 1 M positions of 64 pairs are half a gigabyte.
-const POSITIONS_MAX: usize = 1 << 20;
-
-/// Why a file does not give a decoder.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// The metadata do not describe a model.
-    #[error("the model's metadata cannot be used")]
-    Config {
-        /// Which.
-        #[source]
-        source: ConfigError,
-    },
-    /// No decoder for this architecture.
-    #[error("the architecture {found:?} is not supported; supported is {supported}")]
-    Architecture {
-        /// What the file says.
-        found: String,
-        /// What it could say.
-        supported: String,
-    },
-    /// A layer cannot be loaded.
-    #[error("the weights cannot be loaded")]
-    Load {
-        /// Which and why.
-        #[source]
-        source: LoadError,
-    },
-    /// A dimension that the kernels cannot work with.
-    #[error("the model's {what} is {found}; it must be {allowed}")]
-    Dimension {
-        /// Which.
-        what: &'static str,
-        /// What it is.
-        found: usize,
-        /// What it may be.
-        allowed: String,
-    },
-    /// candle refuses something.
-    #[error("the weights cannot be prepared")]
-    Candle {
-        /// What it said.
-        #[source]
-        source: candle::Error,
-    },
-}
-
-impl From<LoadError> for ModelError {
-    fn from(source: LoadError) -> Self {
-        Self::Load { source }
-    }
-}
 
 /// Weights and shapes of a model; `&self` all the way, so that it outlives a panic of its user.
 #[derive(Debug)]
 pub struct Decoder {
-    config: ModelConfig,
-    embedding: Embedding,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    output: Linear,
-    rope: Arc<RopeTable>,
-    pool: Arc<Pool>,
-    device: Device,
+    pub(super) config: ModelConfig,
+    pub(super) embedding: Embedding,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Tensor,
+    pub(super) output: Linear,
+    pub(super) rope: RopeTables,
+    pub(super) pool: Arc<Pool>,
+    pub(super) device: Device,
 }
 
+/// One layer. What a family does not have is `None`.
 #[derive(Debug)]
-struct Layer {
-    attention_norm: Tensor,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    feed_forward_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+pub(super) struct Layer {
+    pub(super) attention_norm: Tensor,
+    pub(super) query: Linear,
+    pub(super) key: Linear,
+    pub(super) value: Linear,
+    /// Of each head's queries and keys, before they turn.
+    pub(super) head_norms: Option<(Tensor, Tensor)>,
+    pub(super) output: Linear,
+    /// Behind attention, before the residual stream.
+    pub(super) post_attention_norm: Option<Tensor>,
+    pub(super) feed_forward_norm: Tensor,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    /// Behind the feed-forward layers, before the residual stream.
+    pub(super) post_feed_forward_norm: Option<Tensor>,
+    /// Tokens that a row sees.
+    pub(super) window: Option<NonZeroUsize>,
 }
 
 impl Decoder {
-    /// Loads and packs all weights. `positions`: the longest sequence that will be computed.
-    /// `progress` is called with layers done and layers in all.
-    ///
-    /// # Errors
-    /// [`ModelError`] says what of the file cannot be used.
-    pub fn load(
-        gguf: &GgufFile,
-        positions: usize,
-        pool: Arc<Pool>,
-        device: &Device,
-        mut progress: impl FnMut(u64, u64),
-    ) -> std::result::Result<Self, ModelError> {
-        let config =
-            ModelConfig::from_gguf(gguf).map_err(|source| ModelError::Config { source })?;
-        let family = Family::of(&config.architecture).ok_or_else(|| ModelError::Architecture {
-            found: config.architecture.clone(),
-            supported: Family::ALL.map(Family::as_str).join(", "),
-        })?;
-        check(&config, positions)?;
-        let loader = Loader { gguf, config: &config, device, pool: &pool };
-        let mut layers = Vec::with_capacity(config.blocks);
-        let total = config.blocks as u64 + 1;
-        for index in 0..config.blocks {
-            progress(index as u64, total);
-            layers.push(loader.layer(index)?);
-        }
-        let embedding = Embedding::load(gguf, "token_embd.weight", device, &pool)?;
-        let width = (config.vocabulary, config.embedding);
-        if (embedding.vocabulary(), embedding.width()) != width {
-            let (name, found) = ("token_embd.weight", (embedding.vocabulary(), embedding.width()));
-            return Err(shape_error(name, found, width));
-        }
-        let output = if config.tied_embeddings {
-            embedding.as_linear()
-        } else {
-            loader.matrix("output.weight", config.vocabulary, config.embedding)?
-        };
-        let norm = vector(gguf, "output_norm.weight", config.embedding, device)?;
-        let factors = loader.rope_factors()?;
-        let rope = ops::rope_table(&config, family.rope_style(), positions, factors)
-            .map_err(|source| ModelError::Candle { source })?;
-        progress(total, total);
-        let device = device.clone();
-        Ok(Self { embedding, layers, norm, output, rope, pool, device, config })
-    }
-
     /// The shape of the model.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
@@ -178,7 +90,10 @@ impl Decoder {
                 .map(|linear| linear.in_features() * linear.out_features())
                 .sum::<usize>()
         };
-        let norms = (2 * self.layers.len() + 1) * self.config.embedding;
+        let each = if self.config.post_norms { 4 } else { 2 };
+        let heads = if self.config.head_norms { 2 * self.config.head_dim } else { 0 };
+        let norms =
+            (each * self.layers.len() + 1) * self.config.embedding + self.layers.len() * heads;
         let table = self.config.vocabulary * self.config.embedding;
         let tables = if self.config.tied_embeddings { table } else { 2 * table };
         (self.layers.iter().map(matrices).sum::<usize>() + norms + tables) as u64
@@ -200,13 +115,14 @@ impl Decoder {
         let attention = AttentionShape {
             kv: shape,
             heads: self.config.heads,
-            scale: 1.0 / (self.config.head_dim as f32).sqrt(),
+            scale: self.config.attention_scale,
             window: None,
-            softcap: None,
+            softcap: self.config.attention_softcap,
         };
         let last = self.layers.len().saturating_sub(1);
         for (index, (layer, cache)) in self.layers.iter().zip(&caches.layers).enumerate() {
-            let attended = self.attend(layer, &x, cache, (&attention, &step))?;
+            let shape = AttentionShape { window: layer.window, ..attention };
+            let attended = self.attend(layer, &x, cache, (&shape, &step))?;
             let mut y = ops::add(&x, &attended)?;
             // Behind the last attention only the rows that want logits matter.
             if index == last && batch.logits_rows.len() < batch.tokens.len() {
@@ -219,7 +135,8 @@ impl Decoder {
             x = ops::add(&y, &self.feed_forward(layer, &y)?)?;
         }
         let normal = ops::rms_norm(&x, &self.norm, self.config.rms_eps)?;
-        Logits::new(&self.output.forward(&normal)?, self.config.vocabulary)
+        let logits = self.output.forward(&normal)?;
+        Logits::new(&logits, self.config.vocabulary, self.config.logit_softcap)
     }
 
     fn attend(
@@ -239,11 +156,20 @@ impl Decoder {
         let query = heads(query, self.config.heads)?;
         let key = heads(key, self.config.kv_heads)?;
         let value = heads(value, self.config.kv_heads)?;
-        let query = ops::rope(&query, step.positions(), &self.rope)?;
-        let key = ops::rope(&key, step.positions(), &self.rope)?;
+        let (query, key) = match &layer.head_norms {
+            Some((of_query, of_key)) => {
+                let eps = self.config.rms_eps;
+                (ops::rms_norm(&query, of_query, eps)?, ops::rms_norm(&key, of_key, eps)?)
+            }
+            None => (query, key),
+        };
+        let table = self.rope.of(layer.window.is_some());
+        let query = ops::rope(&query, step.positions(), table)?;
+        let key = ops::rope(&key, step.positions(), table)?;
         ops::kv_write(cache, &key, &value, step)?;
         let attended = ops::paged_attention(&self.pool, shape, &query, cache, step)?;
-        layer.output.forward(&attended.reshape((rows, self.config.heads * head_dim))?)
+        let attended = attended.reshape((rows, self.config.heads * head_dim))?;
+        self.normal(layer.output.forward(&attended)?, layer.post_attention_norm.as_ref())
     }
 
     fn feed_forward(&self, layer: &Layer, x: &Tensor) -> Result<Tensor> {
@@ -252,78 +178,23 @@ impl Decoder {
         let [gate, up] = projected.as_slice() else {
             candle::bail!("two layers gave {} products", projected.len());
         };
-        layer.down.forward(&ops::silu_mul(gate, up)?)
+        let inner = match self.config.gate {
+            Gate::Silu => ops::silu_mul(gate, up)?,
+            Gate::Gelu => ops::gelu_mul(gate, up)?,
+        };
+        self.normal(layer.down.forward(&inner)?, layer.post_feed_forward_norm.as_ref())
+    }
+
+    /// What a norm that the family may have makes of `x`.
+    fn normal(&self, x: Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
+        match norm {
+            Some(norm) => ops::rms_norm(&x, norm, self.config.rms_eps),
+            None => Ok(x),
+        }
     }
 
     fn kv_shape(&self, blocks: usize) -> KvShape {
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         KvShape { blocks, block_tokens: BLOCK_TOKENS, kv_heads, head_dim }
-    }
-}
-
-/// Dimensions that the operations rely on.
-fn check(config: &ModelConfig, positions: usize) -> std::result::Result<(), ModelError> {
-    if !config.head_dim.is_multiple_of(KvShape::HEAD_DIM_STEP) {
-        let allowed = format!("a multiple of {}", KvShape::HEAD_DIM_STEP);
-        let (what, found) = ("head dimension", config.head_dim);
-        return Err(ModelError::Dimension { what, found, allowed });
-    }
-    if positions == 0 || positions > POSITIONS_MAX {
-        let allowed = format!("between 1 and {POSITIONS_MAX}");
-        return Err(ModelError::Dimension { what: "context", found: positions, allowed });
-    }
-    Ok(())
-}
-
-fn shape_error(name: &str, found: (usize, usize), expected: (usize, usize)) -> ModelError {
-    let pair = |(rows, cols)| vec![rows, cols];
-    let (found, expected) = (pair(found), pair(expected));
-    LoadError::Shape { name: name.to_owned(), found, expected }.into()
-}
-
-/// Loads what the metadata promise and checks every shape against them.
-struct Loader<'a> {
-    gguf: &'a GgufFile,
-    config: &'a ModelConfig,
-    device: &'a Device,
-    pool: &'a Arc<Pool>,
-}
-
-impl Loader<'_> {
-    fn layer(&self, index: usize) -> std::result::Result<Layer, ModelError> {
-        let ModelConfig { embedding, heads, kv_heads, head_dim, feed_forward, .. } = *self.config;
-        let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let matrix = |part: &str, rows, cols| self.matrix(&name(part), rows, cols);
-        let norm = |part: &str| vector(self.gguf, &name(part), embedding, self.device);
-        Ok(Layer {
-            attention_norm: norm("attn_norm")?,
-            query: matrix("attn_q", heads * head_dim, embedding)?,
-            key: matrix("attn_k", kv_heads * head_dim, embedding)?,
-            value: matrix("attn_v", kv_heads * head_dim, embedding)?,
-            output: matrix("attn_output", embedding, heads * head_dim)?,
-            feed_forward_norm: norm("ffn_norm")?,
-            gate: matrix("ffn_gate", feed_forward, embedding)?,
-            up: matrix("ffn_up", feed_forward, embedding)?,
-            down: matrix("ffn_down", embedding, feed_forward)?,
-        })
-    }
-
-    fn matrix(
-        &self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-    ) -> std::result::Result<Linear, ModelError> {
-        Ok(Linear::load_shaped(self.gguf, (name, rows, cols), self.device, self.pool)?)
-    }
-
-    /// Llama 3's frequency factors; none when the file has none.
-    fn rope_factors(&self) -> std::result::Result<Vec<f32>, ModelError> {
-        const NAME: &str = "rope_freqs.weight";
-        if !self.gguf.has_tensor(NAME) {
-            return Ok(Vec::new());
-        }
-        let tensor = vector(self.gguf, NAME, self.config.rope_dim / 2, self.device)?;
-        tensor.to_vec1().map_err(|source| ModelError::Candle { source })
     }
 }

@@ -6,10 +6,10 @@
 
 mod batch;
 mod decoder;
-mod family;
+mod load;
 mod served;
 
 pub use batch::{CacheKind, Caches, Logits, StepBatch};
-pub use decoder::{BLOCK_TOKENS, Decoder, ModelError};
-pub use family::Family;
+pub use decoder::{BLOCK_TOKENS, Decoder};
+pub use load::ModelError;
 pub use served::quantization;

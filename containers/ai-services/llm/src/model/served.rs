@@ -2,23 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use aisemble_weights::GgufFile;
 use aisemble_weights::gguf::TensorType;
+use aisemble_weights::{ModelSource, Quantise};
 
 /// The quantisation of the most values of the file's matrices, as it is served: `Q4_1`, or
-/// `Q8_0 (from Q3_K)` when there is no kernel for the file's type and it is requantised at load.
+/// `Q8_0 (from Q3_K)` when it is requantised at load: asked for, or no kernel takes the file's type.
 #[must_use]
-pub fn quantization(gguf: &GgufFile) -> String {
+pub fn quantization(source: &dyn ModelSource) -> String {
     let mut values: BTreeMap<String, (usize, TensorType)> = BTreeMap::new();
-    for name in gguf.tensor_names() {
-        let Ok(view) = gguf.tensor(name) else { continue };
+    for name in source.tensor_names() {
+        let Ok(view) = source.tensor(name) else { continue };
         if let [rows, cols] = view.dims {
             values.entry(type_name(view.kind)).or_insert((0, view.kind)).0 += rows * cols;
         }
     }
     let most = values.into_iter().max_by_key(|(_, (count, _))| *count);
     most.map_or_else(String::new, |(name, (_, kind))| {
-        if kind.has_kernel() { name } else { format!("Q8_0 (from {name})") }
+        let is_asked = source.quantise() == Quantise::Q8_0 && kind.is_float();
+        if kind.has_kernel() && !is_asked { name } else { format!("Q8_0 (from {name})") }
     })
 }
 

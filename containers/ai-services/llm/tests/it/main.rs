@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bounds;
+mod checkpoint;
 mod engine_thread;
+mod families;
 mod instance;
 mod model_file;
 mod reference;
 mod service;
+mod tiny;
