@@ -153,6 +153,14 @@ impl Jobs {
         self.store.result(id).await
     }
 
+    /// Deletes an ended job and all that is kept of it; whether there was one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        self.store.remove(id, self.clock.now_ms()).await
+    }
+
     /// Waits until the job has ended, or `timeout` is over; then the view says that it has not.
     ///
     /// # Errors

@@ -100,6 +100,9 @@ pub trait Store: FileStore + RowStore + ScheduleStore + Send + Sync + fmt::Debug
     /// of deleted jobs.
     fn purge(&self, now_ms: u64, jobs_max: usize) -> StoreFuture<'_, usize>;
 
+    /// Deletes an ended job at once; whether there was one. What it made goes with the next purge.
+    fn remove(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, bool>;
+
     /// When `tick` next has something to do; may lie in the past.
     fn next_due_ms(&self) -> StoreFuture<'_, Option<u64>>;
 

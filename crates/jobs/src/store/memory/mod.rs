@@ -163,6 +163,9 @@ impl Store for MemoryStore {
     fn purge(&self, now_ms: u64, jobs_max: usize) -> StoreFuture<'_, usize> {
         self.answer(|model| Ok(model.purge(now_ms, jobs_max)))
     }
+    fn remove(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, bool> {
+        self.answer(move |model| Ok(model.remove(id, now_ms)))
+    }
     fn next_due_ms(&self) -> StoreFuture<'_, Option<u64>> {
         self.answer(|model| {
             let lease = |r: &Record| (r.state == JobState::Running).then_some(r.lease_until_ms);

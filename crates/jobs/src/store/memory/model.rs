@@ -423,6 +423,14 @@ impl Model {
         due.len()
     }
 
+    pub(super) fn remove(&mut self, id: JobId, now_ms: u64) -> bool {
+        let kept = self.number(id).and_then(|n| self.jobs.get_mut(&n));
+        let Some(kept) = kept.filter(|kept| kept.record.state.is_final()) else { return false };
+        // Before all that are due.
+        kept.record.purge_at_ms = Some(0);
+        self.purge(now_ms, 1) == 1
+    }
+
     pub(super) fn depth(&self, now_ms: u64) -> Depth {
         let mut entries: BTreeMap<(String, usize), (JobState, u64, u64)> = BTreeMap::new();
         for record in self.jobs.values().map(|kept| &kept.record) {

@@ -192,4 +192,11 @@ impl Writing<'_> {
         self.tally.purged += numbers.len() as u64;
         Ok(numbers.len())
     }
+
+    pub(super) fn remove(&mut self, id: JobId, now_ms: u64) -> Result<bool, JobsError> {
+        // Before all that are due.
+        let sql = "UPDATE jobs SET purge_at_ms = 0 WHERE id = ?1 AND state >= 4";
+        let ended = self.connection.prepare_cached(sql)?.execute([rows::bytes_of(&id)])?;
+        Ok(ended > 0 && self.purge(now_ms, 1)? == 1)
+    }
 }

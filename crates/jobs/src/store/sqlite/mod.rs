@@ -227,6 +227,9 @@ impl Store for SqliteStore {
     fn purge(&self, now_ms: u64, jobs_max: usize) -> StoreFuture<'_, usize> {
         self.write(move |writing| writing.purge(now_ms, jobs_max))
     }
+    fn remove(&self, id: JobId, now_ms: u64) -> StoreFuture<'_, bool> {
+        self.write(move |writing| writing.remove(id, now_ms))
+    }
     fn next_due_ms(&self) -> StoreFuture<'_, Option<u64>> {
         self.read(query::next_due_ms)
     }
