@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod backup;
+pub mod calls;
 pub mod capability;
 pub mod config;
 pub mod dispatch;

@@ -94,7 +94,7 @@ pub(crate) fn request(
 }
 
 pub(crate) fn message(role: &str, content: String) -> ChatMessage {
-    ChatMessage { role: role.to_owned(), content }
+    ChatMessage::said(role, &content)
 }
 
 pub(crate) fn apply(sampling: &Sampling, request: &mut CompletionRequest) {

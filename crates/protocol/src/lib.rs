@@ -14,6 +14,7 @@ pub mod limits;
 pub mod model;
 pub mod nlp;
 pub mod response_format;
+pub mod tools;
 pub mod vision;
 pub mod workflow;
 

@@ -21,6 +21,12 @@ pub const TOP_LOGPROBS_MAX: u32 = 20;
 pub const LOGIT_BIAS_MAX: usize = 1024;
 /// Bytes of a JSON schema, regular expression or grammar that an output must fit.
 pub const CONSTRAINT_BYTES_MAX: usize = 64 * 1024;
+/// Functions that one chat may offer to the model.
+pub const TOOLS_MAX: usize = 128;
+/// All functions of one chat together, bytes of their JSON.
+pub const TOOLS_BYTES_MAX: usize = 256 * 1024;
+/// Calls of one message, and calls that one answer can be held to.
+pub const TOOL_CALLS_MAX: usize = 32;
 /// Jobs that one job may wait for (`needs`).
 pub const JOB_NEEDS_MAX: usize = 256;
 /// Attempts of one job, the first included.

@@ -111,6 +111,7 @@ fn job(number: u64) -> Job {
         constraint: None,
         stop: StopStrings::default(),
         ignore_eos: true,
+        markers: Vec::new(),
         class: [Class::Interactive, Class::Normal, Class::Batch][below(3) as usize],
         owner: OwnerKey(owner),
         since: Instant::now(),

@@ -9,10 +9,10 @@ use aisemble_protocol::{ApiError, ErrorCode, v1};
 use aisemble_weights::Tokenizer;
 use tokio::sync::Semaphore;
 
-use crate::constraint::{Constraint, Constraints, Form, FormError, Vocabulary};
+use crate::constraint::{CallWriting, Constraint, Constraints, Form, FormError, Vocabulary};
 use crate::engine::{Footprint, Scheduler, SchedulerLimits};
 use crate::serving::{Job, Meters, Piece};
-use crate::text::PromptEncoder;
+use crate::text::{PromptEncoder, SpecialToken};
 
 /// Texts that are tokenized at the same time: more would take the cores from the model.
 const ENCODINGS_MAX: usize = 2;
@@ -64,9 +64,12 @@ impl Host {
 
     /// What compiles forms for a model with this tokenizer.
     #[must_use]
-    pub fn constraints(tokenizer: &Arc<Tokenizer>) -> Arc<Constraints> {
-        let tokenizer = Arc::clone(tokenizer);
-        Arc::new(Constraints::new(move || vocabulary(&tokenizer)))
+    pub fn constraints(
+        tokenizer: &Arc<Tokenizer>,
+        encoder: &Arc<PromptEncoder>,
+    ) -> Arc<Constraints> {
+        let (tokenizer, encoder) = (Arc::clone(tokenizer), Arc::clone(encoder));
+        Arc::new(Constraints::new(move || vocabulary(&tokenizer, &encoder)))
     }
 
     /// Compiles what an output must fit; costly for large forms.
@@ -75,14 +78,18 @@ impl Host {
     /// `unprocessable` with the reason.
     pub async fn constraint(&self, form: Option<Form>) -> Result<Option<Constraint>, ApiError> {
         let Some(form) = form else { return Ok(None) };
+        let param = match form {
+            Form::Calls(_) => "tools",
+            Form::JsonSchema(_) | Form::Regex(_) | Form::Lark(_) => "response_format",
+        };
         match self.constraints.compile(form).await {
             Ok(constraint) => Ok(Some(constraint)),
             Err(error @ FormError::Unable) => {
                 Err(ApiError::new(ErrorCode::Internal, error.to_string()))
             }
             Err(error) => {
-                let message = format!("response_format: {error}");
-                Err(ApiError::new(ErrorCode::Unprocessable, message).with_param("response_format"))
+                let message = format!("{param}: {error}");
+                Err(ApiError::new(ErrorCode::Unprocessable, message).with_param(param))
             }
         }
     }
@@ -185,11 +192,17 @@ impl Host {
 }
 
 /// The tokens as constraints see them. What is no text has no bytes.
-fn vocabulary(tokenizer: &Tokenizer) -> Vocabulary {
+fn vocabulary(tokenizer: &Tokenizer, encoder: &PromptEncoder) -> Vocabulary {
     let ids = 0..tokenizer.vocabulary_len() as u32;
     let piece = |id: u32| {
         let is_text = !tokenizer.is_control(id) && !tokenizer.ends_generation(id);
         is_text.then(|| tokenizer.piece(id).unwrap_or_default().to_vec())
     };
-    Vocabulary { pieces: ids.map(piece).collect(), ends: tokenizer.end_of_generation().to_vec() }
+    let marker = |token: &SpecialToken| (token.text.clone(), token.id);
+    let calls = CallWriting {
+        text: encoder.call_style().text(),
+        markers: encoder.call_markers().iter().map(marker).collect(),
+    };
+    let ends = tokenizer.end_of_generation().to_vec();
+    Vocabulary { pieces: ids.map(piece).collect(), ends, calls }
 }

@@ -102,7 +102,7 @@ impl Service for LlmService {
         })?;
         let encoder = Arc::new(encoder);
         let encodings = Host::encodings();
-        let constraints = Host::constraints(&tokenizer);
+        let constraints = Host::constraints(&tokenizer, &encoder);
         let host =
             Host { info, limits, tokenizer, encoder, constraints, batcher, meters, encodings };
         Ok(Self { host: Arc::new(host), place })

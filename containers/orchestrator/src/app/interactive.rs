@@ -51,6 +51,32 @@ impl App {
         work::collect_nlp(request, flow).await
     }
 
+    /// The tokens of a text or chat.
+    ///
+    /// # Errors
+    /// As [`App::generate`].
+    pub async fn tokenize(
+        &self,
+        origin: &Origin,
+        model: &v1::ModelInfo,
+        request: v1::TokenizeRequest,
+    ) -> Result<v1::TokenizeResponse, ApiError> {
+        self.dispatch.tokenize(&model.name, self.call(origin, request)).await
+    }
+
+    /// The text of tokens.
+    ///
+    /// # Errors
+    /// As [`App::generate`].
+    pub async fn detokenize(
+        &self,
+        origin: &Origin,
+        model: &v1::ModelInfo,
+        request: v1::DetokenizeRequest,
+    ) -> Result<v1::DetokenizeResponse, ApiError> {
+        self.dispatch.detokenize(&model.name, self.call(origin, request)).await
+    }
+
     fn call<R>(&self, origin: &Origin, request: R) -> Call<R> {
         let deadline = dispatch::deadline_in(self.limits.generation_max());
         let class = if origin.caller.waits() { Class::Interactive } else { Class::Job };

@@ -10,6 +10,7 @@ mod keyring;
 mod models;
 mod progress;
 mod quota;
+pub mod responses;
 mod submission;
 pub mod transcript;
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{App, Ended, store_error};
 use crate::live::{Piece, Reader};
-use crate::work::{Completion, Work as _};
+use crate::work::{Completion, Response, Work as _};
 
 /// How long one wait for the end lasts before it is begun anew.
 const WAIT_ROUND: Duration = Duration::from_secs(600);
@@ -64,9 +64,10 @@ impl Progress {
         let reader = Reader::new(app.live.feed(view.id));
         let end = wait(&app, &view);
         // The recorded events of a completion are its tokens, which come faster by the reader.
-        let recorded = match view.kind.as_str() {
-            Completion::KIND => stream::empty().boxed(),
-            _ => app.jobs.events(view.id, view.event_seq).fuse().boxed(),
+        let recorded = if speaks(&view) {
+            stream::empty().boxed()
+        } else {
+            app.jobs.events(view.id, view.event_seq).fuse().boxed()
         };
         let ready = VecDeque::from([Update::Job(Box::new(view.clone()))]);
         Self { app, reader, view, end, recorded, ready, over: false }
@@ -126,7 +127,7 @@ impl Progress {
                 while let Some(piece) = self.reader.take() {
                     self.ready.push_back(Update::Piece(piece));
                 }
-                if self.view.kind == Completion::KIND
+                if speaks(&self.view)
                     && let Ok(TextOnly { text }) = serde_json::from_slice(&result)
                 {
                     while let Some(piece) = self.reader.rest(&text) {
@@ -138,6 +139,11 @@ impl Progress {
             Ok(Ended::Error(error)) | Err(error) => self.ready.push_back(Update::Error(error)),
         }
     }
+}
+
+/// Whether what is followed is a text, token by token.
+fn speaks(view: &JobView) -> bool {
+    view.kind == Completion::KIND || view.kind == Response::KIND
 }
 
 fn wait(app: &App, view: &JobView) -> End {

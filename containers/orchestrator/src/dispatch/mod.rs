@@ -12,6 +12,7 @@ mod instances;
 mod nlp;
 mod pool;
 mod rate;
+mod tokens;
 
 use std::time::{Duration, Instant};
 

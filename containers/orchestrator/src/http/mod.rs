@@ -19,6 +19,7 @@ mod router;
 mod serve;
 mod sse;
 mod tei;
+mod tokens;
 mod upload;
 mod v1;
 mod vision;

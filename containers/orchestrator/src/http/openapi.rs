@@ -7,7 +7,9 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{completion, data, docs, error, files, health, jobs, nlp, tei, v1, vision, workflows};
+use super::{
+    completion, data, docs, error, files, health, jobs, nlp, tei, tokens, v1, vision, workflows,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +33,8 @@ use super::{completion, data, docs, error, files, health, jobs, nlp, tei, v1, vi
         vision::analyze,
         data::process,
         tei::embed_sparse,
+        tokens::tokenize,
+        tokens::detokenize,
         jobs::list,
         jobs::show,
         jobs::cancel,
@@ -69,6 +73,10 @@ use super::{completion, data, docs, error, files, health, jobs, nlp, tei, v1, vi
         v1::models::show,
         v1::chat::create,
         v1::text::create,
+        v1::responses::create,
+        v1::responses::show,
+        v1::responses::remove,
+        v1::responses::cancel,
         v1::embeddings::create,
         v1::rerank::create,
     ),

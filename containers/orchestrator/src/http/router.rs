@@ -11,8 +11,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::{
-    completion, correlate, data, docs, files, guard, health, jobs, nlp, openapi, tei, v1, vision,
-    workflows,
+    completion, correlate, data, docs, files, guard, health, jobs, nlp, openapi, tei, tokens, v1,
+    vision, workflows,
 };
 use crate::app::App;
 
@@ -59,6 +59,8 @@ fn routes() -> Vec<Route> {
         post("/ai/nlp/redact", NLP, nlp::redact),
         post("/ai/vision/analyze", VISION, vision::analyze),
         post("/data/process", DATA, data::process),
+        post("/tokenize", LLM, tokens::tokenize),
+        post("/detokenize", LLM, tokens::detokenize),
         post("/embed_sparse", NLP, tei::embed_sparse),
         get("/jobs", JOBS, jobs::list),
         get("/jobs/{id}", JOBS, jobs::show),
@@ -98,6 +100,10 @@ fn routes() -> Vec<Route> {
         get("/v1/models/{id}", Access::AnyKey, v1::models::show),
         post("/v1/chat/completions", LLM, v1::chat::create),
         post("/v1/completions", LLM, v1::text::create),
+        post("/v1/responses", LLM, v1::responses::create),
+        get("/v1/responses/{id}", LLM, v1::responses::show),
+        delete("/v1/responses/{id}", LLM, v1::responses::remove),
+        post("/v1/responses/{id}/cancel", LLM, v1::responses::cancel),
         post("/v1/embeddings", NLP, v1::embeddings::create),
         post("/v1/rerank", NLP, v1::rerank::create),
     ]

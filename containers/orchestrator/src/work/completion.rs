@@ -1,6 +1,7 @@
 //! Completions: a generation read to its end, its tokens recorded in coalesced events and shown
 //! live.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aisemble_jobs::{EventSink, JobFailure, JobsError};
@@ -64,18 +65,19 @@ impl Work for Completion {
         request: CompletionRequest,
     ) -> Result<CompletionResult, JobFailure> {
         let mut generate = request.to_generate()?;
+        let offer = request.offer()?.map(Arc::new);
         generate.job_id = attempt.id.to_string();
         generate.priority = attempt.priority.to_grpc().into();
         let call = attempt.call(generate);
         let dispatch = &attempt.bench.dispatch;
         let generation = attempt.patiently(|| dispatch.generate(call.clone())).await?;
         if let Some(redact) = &request.redact {
-            let result = attempt.unless_cancelled(collect(generation)).await?;
+            let result = attempt.unless_cancelled(collect(generation, None)).await?;
             return redacted(&attempt, redact, result).await;
         }
         let feed = attempt.bench.live.feed(attempt.id);
         feed.begin(attempt.number);
-        complete(generation, &feed, &attempt).await
+        complete((generation, Transcript::new(offer)), &feed, &attempt).await
     }
 }
 
@@ -129,7 +131,7 @@ fn drawn_seed() -> u64 {
 
 /// Reads the generation to its end while its events are recorded beside it.
 async fn complete(
-    generation: Generation,
+    begun: (Generation, Transcript),
     feed: &Feed,
     attempt: &Attempt,
 ) -> Result<CompletionResult, JobFailure> {
@@ -137,7 +139,7 @@ async fn complete(
     let lost = CancellationToken::new();
     let reading = async {
         tokio::select! {
-            result = read(generation, feed, tokens) => result,
+            result = read(begun, feed, tokens) => result,
             () = attempt.cancel.cancelled() => Err(cancelled()),
             () = lost.cancelled() => Err(cancelled()),
         }
@@ -153,27 +155,28 @@ enum Record {
 }
 
 async fn read(
-    mut generation: Generation,
+    (mut generation, mut transcript): (Generation, Transcript),
     feed: &Feed,
     records: mpsc::Sender<Record>,
 ) -> Result<CompletionResult, JobFailure> {
-    let mut transcript = Transcript::new();
     loop {
         let event = generation.next().await?;
-        let record = match &event {
-            Event::Started(started) => Record::Started(started.clone()),
-            Event::Token(token) => {
-                feed.push(&token.text);
-                Record::Token(token.text.clone())
-            }
-            Event::Finished(finished) => {
-                feed.push(&finished.text_tail);
-                Record::Token(finished.text_tail.clone())
+        let started = match &event {
+            Event::Started(started) => Some(started.clone()),
+            Event::Token(_) | Event::Finished(_) => None,
+        };
+        let result = transcript.add(event);
+        let record = match started {
+            Some(started) => Record::Started(started),
+            None => {
+                let words = transcript.words();
+                feed.push(&words);
+                Record::Token(words)
             }
         };
         // Nobody records any more once the lease is lost, and then nobody reads either.
         let _ = records.send(record).await;
-        if let Some(result) = transcript.add(event) {
+        if let Some(result) = result {
             return Ok(result);
         }
     }

@@ -8,6 +8,7 @@ mod completion;
 mod data;
 mod nlp;
 mod progress;
+mod response;
 mod vision;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ pub(crate) use completion::check_against;
 pub use data::Processing;
 pub use nlp::Nlp;
 pub(crate) use nlp::{collect as collect_nlp, start as start_nlp};
+pub use response::{KeptResponse, Response};
 pub use vision::Analysis;
 
 use crate::capability::Capability;
@@ -92,6 +94,7 @@ pub struct Kind {
 /// Every kind.
 pub const KINDS: &[Kind] = &[
     kind::<Completion>(),
+    kind::<Response>(),
     kind::<Nlp<EmbedRequest>>(),
     kind::<Nlp<RerankRequest>>(),
     kind::<Nlp<ClassifyRequest>>(),

@@ -10,6 +10,7 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory, panic_utils};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::calls::{CallWriting, Calls};
 use super::schema::{self, SchemaError};
 use super::track::Constraint;
 
@@ -41,6 +42,8 @@ pub enum Form {
     Regex(String),
     /// A grammar in llguidance's dialect of Lark.
     Lark(String),
+    /// Calls of functions.
+    Calls(Calls),
 }
 
 /// Why a form is not followed.
@@ -49,6 +52,17 @@ pub enum FormError {
     /// The schema itself.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// The arguments of one function.
+    #[error("the parameters of {name}: {source}")]
+    Parameters {
+        /// The function.
+        name: String,
+        /// What is wrong with them.
+        source: SchemaError,
+    },
+    /// A call of nothing, or of something with no usable name.
+    #[error("a function's name must have letters, digits, `_`, `-` and `.` only")]
+    NoFunction,
     /// llguidance does not take it.
     #[error("it cannot be followed: {complaint}")]
     Refused {
@@ -70,13 +84,15 @@ pub struct Vocabulary {
     pub pieces: Vec<Option<Vec<u8>>>,
     /// The tokens that end an output; at least one, each below the number of pieces.
     pub ends: Vec<u32>,
+    /// How calls of functions are written.
+    pub calls: CallWriting,
 }
 
 /// Compiles forms for one model.
 pub struct Constraints {
     vocabulary: Box<dyn Fn() -> Vocabulary + Send + Sync>,
     /// Made with the first form: many instances never see one.
-    factory: OnceLock<Option<ParserFactory>>,
+    factory: OnceLock<Option<(ParserFactory, CallWriting)>>,
     places: Arc<Semaphore>,
 }
 
@@ -126,13 +142,14 @@ impl Constraints {
     /// # Errors
     /// As [`Self::compile`], without the limit of time.
     pub fn compile_here(&self, form: &Form) -> Result<Constraint, FormError> {
+        let factory = self.factory.get_or_init(|| factory((self.vocabulary)()));
+        let (factory, writing) = factory.as_ref().ok_or(FormError::Unable)?;
         let grammar = match form {
             Form::JsonSchema(text) => TopLevelGrammar::from_json_schema(schema::checked(text)?),
             Form::Regex(text) => TopLevelGrammar::from_regex(text),
             Form::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+            Form::Calls(calls) => TopLevelGrammar::from_lark(calls.grammar(writing)?),
         };
-        let factory = self.factory.get_or_init(|| factory(&(self.vocabulary)()));
-        let factory = factory.as_ref().ok_or(FormError::Unable)?;
         let compiled = panic_utils::catch_unwind(AssertUnwindSafe(|| {
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             // A form that cannot even begin is found here, and the first step has less to do.
@@ -151,9 +168,9 @@ fn refused(complaint: &str) -> FormError {
     FormError::Refused { complaint: words.chars().take(COMPLAINT_CHARS_MAX).collect() }
 }
 
-fn factory(vocabulary: &Vocabulary) -> Option<ParserFactory> {
+fn factory(vocabulary: Vocabulary) -> Option<(ParserFactory, CallWriting)> {
     let made = panic_utils::catch_unwind(AssertUnwindSafe(|| {
-        let mut factory = ParserFactory::new_simple(&token_env(vocabulary))?;
+        let mut factory = ParserFactory::new_simple(&token_env(&vocabulary))?;
         factory.quiet();
         let limits = factory.limits_mut();
         limits.initial_lexer_fuel = EXPRESSION_FUEL_MAX;
@@ -167,7 +184,7 @@ fn factory(vocabulary: &Vocabulary) -> Option<ParserFactory> {
     if made.is_err() {
         tracing::error!("the vocabulary cannot be used for constrained output");
     }
-    made.ok()
+    made.ok().map(|factory| (factory, vocabulary.calls))
 }
 
 fn token_env(vocabulary: &Vocabulary) -> TokEnv {

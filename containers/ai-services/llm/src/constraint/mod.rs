@@ -5,12 +5,14 @@
 //! work and time; the model thread then asks for a mask before each choice, whose work is bounded
 //! too. It must not know requests, logits of more than one row, or channels.
 
+mod calls;
 mod compile;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod track;
 
+pub use calls::{CallWriting, Calls, Function};
 pub use compile::{Constraints, Form, FormError, Vocabulary};
 pub use schema::SchemaError;
 pub use track::{Constraint, ConstraintLost};

@@ -18,7 +18,7 @@ fn vocabulary() -> Vocabulary {
     let mut pieces: Vec<_> = bytes.chain(words).collect();
     let end = pieces.len() as u32;
     pieces.extend([None, None, None]);
-    Vocabulary { pieces, ends: vec![end, end + 1] }
+    Vocabulary { pieces, ends: vec![end, end + 1], calls: CallWriting::default() }
 }
 
 static CONSTRAINTS: LazyLock<Arc<Constraints>> =
@@ -146,6 +146,66 @@ fn expressions_and_grammars_hold() {
         let nested = babble(&Form::Lark(lark.to_owned()), seed);
         assert!(nested.starts_with('<') && nested.ends_with('>'), "{nested}");
         assert_eq!(nested.matches('(').count(), nested.matches(')').count(), "{nested}");
+    }
+}
+
+fn function(name: &str, schema: &Value) -> Function {
+    Function { name: name.to_owned(), schema: schema.to_string() }
+}
+
+fn offered() -> Vec<Function> {
+    let weather = json!({"type": "object", "required": ["city"], "additionalProperties": false,
+        "properties": {"city": {"$ref": "#/$defs/city"}}, "$defs": {"city": {"enum": ["Oslo"]}}});
+    let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    vec![function("weather", &weather), function("wait", &nothing)]
+}
+
+/// Whether it is a call of what is offered: its name.
+fn called(said: &str) -> String {
+    let call: Value = serde_json::from_str(said).unwrap();
+    let name = call["name"].as_str().unwrap();
+    let expect = if name == "weather" { json!({"city": "Oslo"}) } else { json!({}) };
+    assert_eq!(call["arguments"], expect);
+    name.to_owned()
+}
+
+#[test]
+fn a_call_is_one_of_what_is_offered() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let calls = Calls { functions: offered(), one: true, or_json_schema: None };
+        let said = babble(&Form::Calls(calls), seed);
+        let inner = said.strip_prefix("<tool_call>\n").unwrap();
+        seen.insert(called(inner.strip_suffix("\n</tool_call>").unwrap()));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["wait", "weather"]);
+}
+
+#[test]
+fn several_calls_or_a_value_can_be_let() {
+    let mut seen = [0; 3];
+    for seed in 0..40 {
+        let or_json_schema = Some(r#"{"type":"boolean"}"#.to_owned());
+        let calls = Calls { functions: offered(), one: false, or_json_schema };
+        let said = babble(&Form::Calls(calls), seed);
+        let count = said.matches("<tool_call>").count();
+        if count == 0 {
+            assert!(said == "true" || said == "false", "{said}");
+        }
+        for call in said.split("</tool_call>").filter_map(|one| one.split_once("<tool_call>\n")) {
+            called(call.1.trim_end());
+        }
+        seen[count.min(2)] += 1;
+    }
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+}
+
+#[test]
+fn a_call_of_nothing_is_refused() {
+    let wrong = [Vec::new(), vec![function("a\"b", &json!({}))], vec![function("a", &json!(7))]];
+    for functions in wrong {
+        let calls = Calls { functions, one: true, or_json_schema: None };
+        assert!(CONSTRAINTS.compile_here(&Form::Calls(calls)).is_err());
     }
 }
 

@@ -17,6 +17,7 @@ use crate::engine::{Class, OwnerKey};
 use crate::host::Host;
 use crate::sampling::{LogprobsWanted, SamplingParameters, TokenLogprob};
 use crate::serving::{Ending, FinishReason, Job, Piece, TokenPiece};
+use crate::text::CallStyle;
 
 /// The instant that the caller's `grpc-timeout` names, if it names one (`100m` = 100 ms; gRPC over
 /// HTTP/2, "Timeout": at most 8 digits and a unit).
@@ -65,6 +66,11 @@ pub(super) async fn generate(
     // Before the costly part: a full queue is said at once.
     let permit = host.permit()?;
     let input = checked.input;
+    let markers = if input.has_tools() {
+        host.encoder.call_markers().iter().map(|token| token.id).collect()
+    } else {
+        Vec::new()
+    };
     let prompt = host.encode(move |encoder| input.tokens(encoder, true)).await?;
     let prompt_tokens = prompt.len();
     let output_tokens_max = host.output_tokens(prompt_tokens, checked.max_tokens)?;
@@ -85,6 +91,7 @@ pub(super) async fn generate(
         constraint,
         stop: checked.stop,
         ignore_eos: checked.ignore_eos,
+        markers,
         class: class(checked.priority),
         owner: owner(&owned_by),
         since,
@@ -194,6 +201,7 @@ impl Answer {
                 queue_us: micros(queued),
                 seed: self.seed,
                 sha256: self.host.info.sha256.clone(),
+                call_format: call_format(self.host.encoder.call_style()).into(),
             }),
             Piece::Token(token) => Event::Token(self.token(token)),
             Piece::Finished(ending) => Event::Finished(self.finished(ending)),
@@ -256,6 +264,14 @@ impl Answer {
                     .with_retry_after_ms(1000)
             }
         }
+    }
+}
+
+fn call_format(style: CallStyle) -> v1::CallFormat {
+    match style {
+        CallStyle::Tags | CallStyle::ToldTags => v1::CallFormat::Tags,
+        CallStyle::Json => v1::CallFormat::Json,
+        CallStyle::MistralList | CallStyle::MistralNamed => v1::CallFormat::Mistral,
     }
 }
 

@@ -4,8 +4,10 @@
 
 use aisemble_protocol::{ApiError, ErrorCode, limits, v1};
 
-use crate::constraint::Form;
-use crate::text::{ChatError, Message, PromptEncoder, PromptError, StopStrings};
+use serde_json::Value;
+
+use crate::constraint::{Calls, Form, Function};
+use crate::text::{Chat, ChatError, Message, PromptEncoder, PromptError, StopStrings};
 
 /// Roles of messages. A template decides what it does with each.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
@@ -16,7 +18,7 @@ pub(super) enum Input {
     /// As it is.
     Prompt(String),
     /// Through the model's template.
-    Chat(Vec<Message>),
+    Chat(Chat),
 }
 
 impl Input {
@@ -31,7 +33,9 @@ impl Input {
             let message = format!("{given} messages are given; between 1 and {limit} are taken");
             return Err(ApiError::invalid("messages", message));
         }
-        check_bytes("messages", chat.messages.iter().map(|m| m.content.len()).sum())?;
+        let bytes = |m: &v1::ChatMessage| m.content.len() + m.tool_calls.len();
+        check_bytes("messages", chat.messages.iter().map(bytes).sum())?;
+        let tools = tools(&chat.tools)?;
         let messages = chat.messages.into_iter().enumerate().map(|(index, message)| {
             if !ROLES.contains(&message.role.as_str()) {
                 let role: String = message.role.chars().take(32).collect();
@@ -41,9 +45,20 @@ impl Input {
                 );
                 return Err(ApiError::invalid("messages", message));
             }
-            Ok(Message { role: message.role, content: message.content })
+            Ok(Message {
+                tool_calls: calls(&message.tool_calls)
+                    .map_err(|error| error.with_param(&format!("messages[{index}].tool_calls")))?,
+                tool_call_id: Some(message.tool_call_id).filter(|id| !id.is_empty()),
+                role: message.role,
+                content: message.content,
+            })
         });
-        Ok(Self::Chat(messages.collect::<Result<_, _>>()?))
+        Ok(Self::Chat(Chat { messages: messages.collect::<Result<_, _>>()?, tools }))
+    }
+
+    /// Whether the model may call functions.
+    pub(super) fn has_tools(&self) -> bool {
+        matches!(self, Self::Chat(chat) if !chat.tools.is_empty())
     }
 
     /// The tokens; costly for long texts. `add_special` is for prompts: a chat always gets what its
@@ -55,7 +70,7 @@ impl Input {
     ) -> Result<Vec<u32>, ApiError> {
         match self {
             Self::Prompt(prompt) => encoder.raw(prompt, add_special),
-            Self::Chat(messages) => encoder.chat(messages),
+            Self::Chat(chat) => encoder.chat(chat),
         }
         .map_err(|error| self.public(&error))
     }
@@ -82,6 +97,41 @@ impl Input {
         };
         ApiError::new(code, error.to_string()).with_param(param)
     }
+}
+
+/// What the model may call.
+fn tools(text: &str) -> Result<Vec<Value>, ApiError> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (bytes, limit) = (text.len(), limits::TOOLS_BYTES_MAX);
+    if bytes > limit {
+        let message = format!("tools has {bytes} bytes; the limit is {limit}");
+        return Err(ApiError::new(ErrorCode::PayloadTooLarge, message).with_param("tools"));
+    }
+    let tools = serde_json::from_str::<Vec<Value>>(text).ok();
+    let tools = tools.filter(|tools| tools.len() <= limits::TOOLS_MAX);
+    tools.ok_or_else(|| {
+        let limit = limits::TOOLS_MAX;
+        ApiError::invalid("tools", format!("tools must be a list of at most {limit} functions"))
+    })
+}
+
+/// What an assistant called, with the arguments as templates want them: no text, an object.
+fn calls(text: &str) -> Result<Option<Value>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let not_calls = || ApiError::invalid("messages", "tool_calls must be a list of calls");
+    let mut calls: Vec<Value> = serde_json::from_str(text).map_err(|_no_list| not_calls())?;
+    for call in &mut calls {
+        let arguments = call.pointer_mut("/function/arguments").ok_or_else(not_calls)?;
+        let read = arguments.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        if let Some(object) = read.filter(Value::is_object) {
+            *arguments = object;
+        }
+    }
+    Ok(Some(Value::Array(calls)))
 }
 
 fn check_bytes(param: &str, bytes: usize) -> Result<(), ApiError> {
@@ -118,8 +168,19 @@ pub(super) fn form(
 ) -> Result<Option<Form>, ApiError> {
     use v1::constraint::Form as Given;
     let Some(given) = given.and_then(|constraint| constraint.form) else { return Ok(None) };
-    let (Given::JsonSchema(text) | Given::Regex(text) | Given::Lark(text)) = &given;
-    let (bytes, limit) = (text.len(), limits::CONSTRAINT_BYTES_MAX);
+    let (bytes, limit) = match &given {
+        Given::JsonSchema(text) | Given::Regex(text) | Given::Lark(text) => {
+            (text.len(), limits::CONSTRAINT_BYTES_MAX)
+        }
+        Given::Calls(calls) => {
+            let bytes = |function: &v1::CallFunction| function.name.len() + function.schema.len();
+            let bytes: usize = calls.functions.iter().map(bytes).sum();
+            (
+                bytes + calls.or_json_schema.len(),
+                limits::TOOLS_BYTES_MAX + limits::CONSTRAINT_BYTES_MAX,
+            )
+        }
+    };
     if bytes == 0 || bytes > limit {
         let message = format!("it has {bytes} bytes; between 1 and {limit} are taken");
         return Err(ApiError::invalid("response_format", message));
@@ -132,5 +193,15 @@ pub(super) fn form(
         Given::JsonSchema(text) => Form::JsonSchema(text),
         Given::Regex(text) => Form::Regex(text),
         Given::Lark(text) => Form::Lark(text),
+        Given::Calls(calls) => Form::Calls(called(calls)),
     }))
+}
+
+fn called(given: v1::Calls) -> Calls {
+    let function = |one: v1::CallFunction| Function { name: one.name, schema: one.schema };
+    Calls {
+        functions: given.functions.into_iter().map(function).collect(),
+        one: given.one,
+        or_json_schema: Some(given.or_json_schema).filter(|schema| !schema.is_empty()),
+    }
 }

@@ -14,6 +14,9 @@ pub struct SamplingParameters {
     pub top_p: f32,
     /// Not those less likely than this share of the likeliest; 0 = off.
     pub min_p: f32,
+    /// Among the tokens whose information is the closest to what is expected, that make up this
+    /// probability; 1 = off.
+    pub typical_p: f32,
     /// Divides positive and multiplies negative logits of tokens seen before; 1 = off.
     pub repetition_penalty: f32,
     /// Subtracted from tokens of the output; 0 = off.
@@ -44,6 +47,7 @@ impl SamplingParameters {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
@@ -53,7 +57,7 @@ impl SamplingParameters {
     }
 
     /// Checks a request's sampling. An absent message is the API's default; in a present one 0
-    /// means off for `top_p` and `repetition_penalty`, which protobuf cannot tell from absent.
+    /// means off for `top_p`, `typical_p` and `repetition_penalty`, which protobuf cannot tell from absent.
     ///
     /// # Errors
     /// `invalid_request` naming the field and its range.
@@ -71,6 +75,7 @@ impl SamplingParameters {
             top_k: given.top_k as usize,
             top_p: within("top_p", or_off(given.top_p), f32::MIN_POSITIVE, 1.0)?,
             min_p: within("min_p", given.min_p, 0.0, 1.0)?,
+            typical_p: within("typical_p", or_off(given.typical_p), f32::MIN_POSITIVE, 1.0)?,
             repetition_penalty: within(
                 "repetition_penalty",
                 or_off(given.repetition_penalty),

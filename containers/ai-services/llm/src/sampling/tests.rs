@@ -131,6 +131,20 @@ fn draws_follow_the_probabilities() {
 }
 
 #[test]
+fn typical_p_keeps_what_says_as_much_as_is_expected() {
+    // Entropy 1.213 nats; the tokens carry 0.693, 1.386, 2.079 and 2.079.
+    let logits: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125].map(f32::ln).to_vec();
+    let check = |typical_p: f32, expect: &[u32]| {
+        assert_eq!(kept(&SamplingParameters { typical_p, ..parameters() }, &logits), expect);
+    };
+    check(1.0, &[0, 1, 2, 3]);
+    check(0.2, &[1]);
+    check(0.5, &[0, 1]);
+    check(0.8, &[0, 1, 2]);
+    check(0.0001, &[1]);
+}
+
+#[test]
 fn greedy_takes_the_first_of_equals_and_never_nan() {
     let greedy = SamplingParameters::greedy();
     assert_eq!(tokens(&greedy, &[1.0, f32::NAN, 3.0, 3.0, f32::INFINITY], &[], 1), [2]);

@@ -1,4 +1,4 @@
-//! The candidates of a draw: temperature, top-k, top-p, min-p, and the draw itself. Everything is
+//! The candidates of a draw: temperature, top-k, top-p, min-p, typical-p, and the draw itself. Everything is
 //! ordered by weight and then by token, so equal weights never depend on how a sort moves them.
 
 use super::parameters::SamplingParameters;
@@ -61,6 +61,9 @@ pub(super) fn truncate(
         // The likeliest has weight 1, so the share is the weight itself.
         candidates.retain(|candidate| candidate.weight >= parameters.min_p);
     }
+    if parameters.typical_p < 1.0 {
+        keep_typical(parameters.typical_p, candidates);
+    }
     // The draw walks the list: its order must not depend on the selections above.
     candidates.sort_unstable_by_key(|candidate| candidate.token);
 }
@@ -90,6 +93,31 @@ fn keep_top_p(top_p: f32, candidates: &mut Vec<Candidate>) {
         }
         sorted = (sorted * 2).min(candidates.len());
     }
+}
+
+/// Keeps the smallest set of the tokens whose information is the closest to the distribution's
+/// entropy, whose probability reaches `typical_p`; at least one (Meister et al. 2022, Locally
+/// Typical Sampling).
+fn keep_typical(typical_p: f32, candidates: &mut Vec<Candidate>) {
+    // Summed in the order of tokens, so that nothing depends on the selections before.
+    candidates.sort_unstable_by_key(|candidate| candidate.token);
+    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
+    let information = |candidate: &Candidate| -(f64::from(candidate.weight) / total).ln();
+    let expected: f64 = candidates
+        .iter()
+        // A weight that has become 0 adds nothing.
+        .filter(|candidate| candidate.weight > 0.0)
+        .map(|candidate| f64::from(candidate.weight) / total * information(candidate))
+        .sum();
+    let away = |candidate: &Candidate| (information(candidate) - expected).abs();
+    candidates.sort_unstable_by(|a, b| away(a).total_cmp(&away(b)).then(by_weight(a, b)));
+    let wanted = f64::from(typical_p) * total;
+    let mut sum = 0.0;
+    let kept = candidates.iter().position(|candidate| {
+        sum += f64::from(candidate.weight);
+        sum >= wanted
+    });
+    candidates.truncate(kept.map_or(candidates.len(), |last| last + 1));
 }
 
 /// The token that `uniform`, in [0, 1), falls on; `None` without candidates.

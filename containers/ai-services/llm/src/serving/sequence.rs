@@ -28,6 +28,8 @@ pub struct Job {
     pub constraint: Option<Constraint>,
     /// What ends the output.
     pub stop: StopStrings,
+    /// Control tokens that are text in this output.
+    pub markers: Vec<u32>,
     /// Go on after an end token.
     pub ignore_eos: bool,
     /// How urgent it is.
@@ -105,6 +107,7 @@ pub(super) struct Sequence {
     output_tokens: usize,
     output_tokens_max: usize,
     ignore_eos: bool,
+    markers: Vec<u32>,
     text: Detokenizer,
     stop: StopScan,
     outlet: Outlet<Piece>,
@@ -132,6 +135,7 @@ impl Sequence {
             output_tokens: 0,
             output_tokens_max: job.output_tokens_max,
             ignore_eos: job.ignore_eos,
+            markers: job.markers,
             text: Detokenizer::default(),
             stop: job.stop.scan(),
             outlet,
@@ -194,7 +198,7 @@ impl Sequence {
         self.output_tokens += 1;
         let ends = tokenizer.ends_generation(id) && !self.ignore_eos;
         // Control tokens are no text; an unknown id cannot be, and gives none.
-        let text = if tokenizer.is_control(id) {
+        let text = if tokenizer.is_control(id) && !self.markers.contains(&id) {
             String::new()
         } else {
             let text = self.text.push(tokenizer.piece(id).unwrap_or_default());

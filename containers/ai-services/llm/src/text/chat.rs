@@ -11,6 +11,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
 
+use super::json::tojson;
+use super::tools::Chat;
+
 /// Bytes of a template.
 const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a rendered chat: the largest prompt and as much again.
@@ -28,6 +31,21 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// What an assistant called: a list as OpenAI has it, the arguments as an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<serde_json::Value>,
+    /// Which call a tool's message answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A message that calls nothing.
+    #[must_use]
+    pub fn said(role: &str, content: &str) -> Self {
+        let (role, content) = (role.to_owned(), content.to_owned());
+        Self { role, content, tool_calls: None, tool_call_id: None }
+    }
 }
 
 /// A chat could not be made into a prompt.
@@ -102,6 +120,7 @@ impl ChatTemplate {
             let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
             Err(error.with_source(Refusal { refusal }))
         });
+        environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned()).map_err(unusable)?;
         let (source, bos, eos) = (source.to_owned(), bos.to_owned(), eos.to_owned());
         Ok(Self { environment, source, bos, eos })
@@ -117,11 +136,17 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// Every kind but [`ChatError::Unusable`].
-    pub fn render(&self, messages: &[Message]) -> Result<String, ChatError> {
+    pub fn render(&self, chat: &Chat) -> Result<String, ChatError> {
         let failed = |source| ChatError::Failed { source };
         let template = self.environment.get_template(NAME).map_err(failed)?;
+        // Undefined when there are none: every template takes that for none.
+        let tools = match chat.tools.as_slice() {
+            [] => Value::UNDEFINED,
+            tools => Value::from(Serde(tools)),
+        };
         let context = context! {
-            messages => Value::from(Serde(messages)),
+            tools => tools,
+            messages => Value::from(Serde(chat.messages.as_slice())),
             add_generation_prompt => true,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
@@ -191,11 +216,11 @@ mod tests {
         add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
     fn says(role: &str, content: &str) -> Message {
-        Message { role: role.to_owned(), content: content.to_owned() }
+        Message::said(role, content)
     }
 
     fn render(template: &str, messages: &[Message]) -> Result<String, ChatError> {
-        ChatTemplate::new(template, "<s>", "</s>")?.render(messages)
+        ChatTemplate::new(template, "<s>", "</s>")?.render(&Chat::of(messages.to_vec()))
     }
 
     #[test]

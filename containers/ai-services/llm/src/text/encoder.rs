@@ -5,8 +5,9 @@ use std::sync::Arc;
 use aisemble_weights::Tokenizer;
 use aisemble_weights::tokenizer::{EncodeError, TokenKind};
 
-use super::chat::{ChatError, ChatTemplate, Message};
+use super::chat::{ChatError, ChatTemplate};
 use super::prompt::{SpecialToken, SpecialTokens, Stretch};
+use super::tools::{CallStyle, Chat};
 
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +36,13 @@ pub struct PromptEncoder {
     tokenizer: Arc<Tokenizer>,
     specials: SpecialTokens,
     template: Option<ChatTemplate>,
+    style: CallStyle,
+    markers: Vec<SpecialToken>,
     bos: Option<u32>,
 }
+
+/// Control tokens that are a part of calls.
+const CALL_MARKERS: [&str; 4] = ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"];
 
 impl PromptEncoder {
     /// For a model's tokenizer and the chat template in its file.
@@ -51,7 +57,10 @@ impl PromptEncoder {
         let control = ids
             .filter(|id| tokenizer.kind(*id) == Some(TokenKind::Control))
             .filter_map(|id| Some(SpecialToken { id, text: text(id)? }));
-        let specials = SpecialTokens::new(control.collect());
+        let control: Vec<_> = control.collect();
+        let is_marker = |token: &&SpecialToken| CALL_MARKERS.contains(&token.text.as_str());
+        let markers = control.iter().filter(is_marker).cloned().collect();
+        let specials = SpecialTokens::new(control);
         let written = |id: Option<u32>| id.and_then(text).unwrap_or_default();
         let (bos, eos) = (written(tokenizer.bos()), written(tokenizer.eos()));
         let template = match tokenizer.chat_template() {
@@ -59,7 +68,20 @@ impl PromptEncoder {
             None => None,
         };
         let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-        Ok(Self { tokenizer, specials, template, bos })
+        let style = tokenizer.chat_template().map(CallStyle::of).unwrap_or_default();
+        Ok(Self { tokenizer, specials, template, style, markers, bos })
+    }
+
+    /// How the model writes calls of functions.
+    #[must_use]
+    pub fn call_style(&self) -> CallStyle {
+        self.style
+    }
+
+    /// The control tokens that are a part of calls: where a chat has tools they are text.
+    #[must_use]
+    pub fn call_markers(&self) -> &[SpecialToken] {
+        &self.markers
     }
 
     /// Whether chats are possible.
@@ -83,14 +105,17 @@ impl PromptEncoder {
     ///
     /// # Errors
     /// [`PromptError`].
-    pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, PromptError> {
+    pub fn chat(&self, chat: &Chat) -> Result<Vec<u32>, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
-        let contents = messages.iter().map(|message| message.content.as_str());
-        let texts = contents.chain([template.source()]);
+        let chat = chat.told(self.style);
+        let contents = chat.messages.iter().map(|message| message.content.as_str());
+        let calls = chat.messages.iter().filter_map(|message| message.tool_calls.as_ref());
+        let values: Vec<String> = calls.chain(&chat.tools).map(ToString::to_string).collect();
+        let ids = chat.messages.iter().filter_map(|message| message.tool_call_id.as_deref());
+        let texts = contents.chain(values.iter().map(String::as_str)).chain(ids);
+        let texts = texts.chain([template.source()]);
         let mark = SpecialTokens::mark_for(texts).ok_or(PromptError::NoMark)?;
-        let disarmed: Vec<Message> =
-            messages.iter().map(|message| self.specials.disarm(message, mark)).collect();
-        let rendered = template.render(&disarmed)?;
+        let rendered = template.render(&self.specials.disarm(&chat, mark))?;
         let mut ids = Vec::new();
         for stretch in self.specials.cut(&rendered, mark) {
             match stretch {

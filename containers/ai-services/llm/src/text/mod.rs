@@ -4,11 +4,14 @@
 mod chat;
 mod detokenizer;
 mod encoder;
+mod json;
 mod prompt;
 mod stop;
+mod tools;
 
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use detokenizer::Detokenizer;
 pub use encoder::{PromptEncoder, PromptError};
 pub use prompt::{SpecialToken, SpecialTokens, Stretch};
 pub use stop::{StopScan, StopStrings};
+pub use tools::{CallStyle, CallText, Chat};

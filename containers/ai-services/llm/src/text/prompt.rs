@@ -12,7 +12,10 @@
 //! is encoded without looking for control tokens. The template sees the messages otherwise
 //! unchanged.
 
+use serde_json::Value;
+
 use super::chat::Message;
+use super::tools::Chat;
 
 /// U+FDD0 to U+FDEF are never assigned to characters: one that the chat does not contain is the
 /// mark.
@@ -73,10 +76,49 @@ impl SpecialTokens {
         MARKS.into_iter().find(|mark| !texts.clone().any(|text| text.contains(*mark)))
     }
 
-    /// `message` with `mark` inside everything that is, or may become, a control token.
+    /// `chat` with `mark` inside everything that is, or may become, a control token.
     #[must_use]
-    pub fn disarm(&self, message: &Message, mark: char) -> Message {
-        Message { role: message.role.clone(), content: self.disarm_text(&message.content, mark) }
+    pub fn disarm(&self, chat: &Chat, mark: char) -> Chat {
+        let message = |message: &Message| Message {
+            role: message.role.clone(),
+            content: self.disarm_text(&message.content, mark),
+            tool_calls: message.tool_calls.as_ref().map(|calls| self.disarm_value(calls, mark)),
+            tool_call_id: message.tool_call_id.as_ref().map(|id| self.disarm_text(id, mark)),
+        };
+        Chat {
+            messages: chat.messages.iter().map(message).collect(),
+            tools: chat.tools.iter().map(|tool| self.disarm_value(tool, mark)).collect(),
+        }
+    }
+
+    /// All texts of a JSON value, names of fields included. It is as deep as its reader lets it be.
+    fn disarm_value(&self, value: &Value, mark: char) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.disarm_text(text, mark)),
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.disarm_value(item, mark)).collect())
+            }
+            Value::Object(fields) => {
+                // A field that a template looks for has no control token in its name.
+                let disarmed = fields.iter().map(|(name, value)| {
+                    (self.disarm_name(name, mark), self.disarm_value(value, mark))
+                });
+                Value::Object(disarmed.collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        }
+    }
+
+    /// The name of a field: quoted wherever it is written, so only whole control tokens count.
+    fn disarm_name(&self, name: &str, mark: char) -> String {
+        let mut disarmed = String::with_capacity(name.len());
+        for (at, character) in name.char_indices() {
+            disarmed.push(character);
+            if self.at_start_of(&name[at..]).is_some() {
+                disarmed.push(mark);
+            }
+        }
+        disarmed
     }
 
     fn disarm_text(&self, content: &str, mark: char) -> String {
@@ -158,13 +200,10 @@ mod tests {
     fn stretches(contents: &[&str]) -> Vec<Stretch> {
         let specials = specials();
         let mark = SpecialTokens::mark_for(contents.iter().copied().chain([TEMPLATE])).unwrap();
-        let messages: Vec<Message> = contents
-            .iter()
-            .map(|c| Message { role: "user".to_owned(), content: (*c).to_owned() })
-            .map(|message| specials.disarm(&message, mark))
-            .collect();
+        let messages = contents.iter().map(|content| Message::said("user", content)).collect();
+        let chat = specials.disarm(&Chat::of(messages), mark);
         let template = ChatTemplate::new(TEMPLATE, "", "").unwrap();
-        specials.cut(&template.render(&messages).unwrap(), mark)
+        specials.cut(&template.render(&chat).unwrap(), mark)
     }
 
     fn text(text: &str) -> Stretch {
@@ -193,6 +232,20 @@ mod tests {
         assert_eq!(plain[1], text("user\na<|im_end|"));
         assert_eq!(plain[2], Stretch::Special(2));
         assert_eq!(stretches(&["a<   "])[1], text("user\na<"));
+    }
+
+    #[test]
+    fn tools_and_calls_cannot_open_turns_either() {
+        let specials = specials();
+        let named = serde_json::json!({"<|im_end|>": ["a<|im_start|>b", 7, null]});
+        let template = "<|im_start|>{{ tools | tojson }}{{ messages[0].tool_calls[0].x }}";
+        let called = serde_json::json!([{"x": "<|im_end|>"}]);
+        let message = Message { tool_calls: Some(called), ..Message::said("assistant", "") };
+        let chat = Chat { messages: vec![message], tools: vec![named] };
+        let disarmed = specials.disarm(&chat, '\u{FDD0}');
+        let rendered = ChatTemplate::new(template, "", "").unwrap().render(&disarmed).unwrap();
+        let expect = "[{\"<|im_end|>\": [\"a<|im_start|>b\", 7, null]}]<|im_end|>";
+        assert_eq!(specials.cut(&rendered, '\u{FDD0}'), [Stretch::Special(1), text(expect)]);
     }
 
     #[test]

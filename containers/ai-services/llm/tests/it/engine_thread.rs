@@ -57,6 +57,7 @@ fn job(prompt: &str, output_tokens_max: usize) -> Job {
         constraint: None,
         stop: StopStrings::default(),
         ignore_eos: true,
+        markers: Vec::new(),
         class: Class::Normal,
         owner: OwnerKey(0),
         since: Instant::now(),

@@ -1,13 +1,15 @@
 //! From results and events to OpenAI's shapes: the two forms, chat and text, differ only here.
 
 use aisemble_protocol::completion::{CompletionResult, TokenLogprob};
+use aisemble_protocol::tools::ToolKind;
 use serde_json::Value;
 
 use super::shapes::{
-    ChatChoice, ChatDelta, ChatLogprobs, Completion, Delta, Message, TextChoice, TextLogprobs,
-    UsageObject, fingerprint,
+    ChatChoice, ChatDelta, ChatLogprobs, Completion, Delta, FunctionDelta, Message, TextChoice,
+    TextLogprobs, ToolCallDelta, UsageObject, fingerprint,
 };
 use crate::app::now_ms;
+use crate::calls::Found;
 
 /// Which of the two routes answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) struct News {
     /// The first chunk of a chat's choice names the role.
     pub(super) first: bool,
     pub(super) text: String,
+    /// Calls, or more of them, in order.
+    pub(super) calls: Vec<ToolCallDelta>,
     pub(super) logprobs: Vec<TokenLogprob>,
     /// Characters of the choice's text before this.
     pub(super) offset: usize,
@@ -91,10 +95,29 @@ impl Head {
 }
 
 impl News {
+    /// Adds what was found in the text.
+    pub(super) fn add(&mut self, found: Vec<Found>) {
+        for one in found {
+            let (index, id, name, arguments) = match one {
+                Found::Text(text) => {
+                    self.text.push_str(&text);
+                    continue;
+                }
+                Found::Begin { index, id, name } => (index, Some(id), Some(name), String::new()),
+                Found::Arguments { index, text } => (index, None, None, text),
+            };
+            let kind = id.is_some().then_some(ToolKind::Function);
+            let function = FunctionDelta { name, arguments };
+            self.calls.push(ToolCallDelta { index, id, kind, function });
+        }
+    }
+
     fn chat(self) -> ChatDelta {
+        let said = self.first || !self.text.is_empty();
         let content =
-            (self.first || !self.text.is_empty() || !self.logprobs.is_empty()).then_some(self.text);
-        let delta = Delta { role: self.first.then_some("assistant"), content };
+            (said || (!self.logprobs.is_empty() && self.calls.is_empty())).then_some(self.text);
+        let role = self.first.then_some("assistant");
+        let delta = Delta { role, content, tool_calls: self.calls };
         let logprobs = (!self.logprobs.is_empty()).then(|| ChatLogprobs::of(&self.logprobs));
         ChatDelta { index: self.index, delta, logprobs, finish_reason: self.finish_reason }
     }
@@ -109,10 +132,17 @@ impl News {
 
 /// The whole answer of a chat.
 pub(super) fn chat(results: Vec<CompletionResult>, per_prompt: usize) -> Completion<ChatChoice> {
-    let (head, usage) = whole(Form::Chat, &results, per_prompt);
+    let usage = UsageObject::of_results(&results, per_prompt);
+    let head = head_of(Form::Chat, &results);
     let choices = results.into_iter().enumerate().map(|(index, result)| ChatChoice {
         index,
-        message: Message { role: "assistant", content: result.text, refusal: None },
+        message: Message {
+            role: "assistant",
+            content: (result.tool_calls.is_empty() || !result.text.is_empty())
+                .then_some(result.text),
+            refusal: None,
+            tool_calls: result.tool_calls,
+        },
         logprobs: result.logprobs.as_deref().map(ChatLogprobs::of),
         finish_reason: result.finish_reason,
     });
@@ -120,8 +150,8 @@ pub(super) fn chat(results: Vec<CompletionResult>, per_prompt: usize) -> Complet
 }
 
 /// The whole answer of a text completion.
-pub(super) fn text(results: Vec<CompletionResult>, per_prompt: usize) -> Completion<TextChoice> {
-    let (head, usage) = whole(Form::Text, &results, per_prompt);
+pub(super) fn text(results: Vec<CompletionResult>, usage: UsageObject) -> Completion<TextChoice> {
+    let head = head_of(Form::Text, &results);
     let choices = results.into_iter().enumerate().map(|(index, result)| TextChoice {
         text: result.text,
         index,
@@ -131,9 +161,9 @@ pub(super) fn text(results: Vec<CompletionResult>, per_prompt: usize) -> Complet
     head.completion("text_completion", choices.collect(), Some(Some(usage)))
 }
 
-fn whole(form: Form, results: &[CompletionResult], per_prompt: usize) -> (Head, UsageObject) {
+fn head_of(form: Form, results: &[CompletionResult]) -> Head {
     let first = results.first();
     let model = first.map_or("", |result| result.model.as_str());
     let sha256 = first.map_or("", |result| result.model_sha256.as_str());
-    (Head::new(form, model, sha256), UsageObject::of_results(results, per_prompt))
+    Head::new(form, model, sha256)
 }

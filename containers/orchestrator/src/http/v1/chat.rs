@@ -20,7 +20,7 @@ use super::shapes::{ChatChoice, Completion};
 use super::{Plan, stream};
 use crate::app::{App, Origin};
 
-const OWN_FIELDS: [&str; 7] = [
+const OWN_FIELDS: [&str; 10] = [
     "model",
     "messages",
     "max_tokens",
@@ -28,6 +28,9 @@ const OWN_FIELDS: [&str; 7] = [
     "logprobs",
     "top_logprobs",
     "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
 ];
 
 /// The parameters that only chats have.
@@ -36,7 +39,8 @@ pub(in crate::http) struct ChatRequest {
     /// The model; empty or absent = the first one.
     #[serde(default)]
     model: String,
-    /// The chat: `role`, and `content` as a text or a list of text parts.
+    /// The chat: `role`, and `content` as a text or a list of text parts; `tool_calls` and
+    /// `tool_call_id` as they came.
     #[schema(value_type = Vec<Object>)]
     messages: Vec<Map<String, Value>>,
     /// The old name of `max_completion_tokens`.
@@ -51,9 +55,18 @@ pub(in crate::http) struct ChatRequest {
     /// What the answer must look like; beyond OpenAI also `regex` and `grammar`.
     #[schema(value_type = Option<Object>)]
     response_format: Option<ResponseFormat>,
+    /// Functions that the model may call.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    tools: Vec<Value>,
+    /// `auto` (the default), `none`, `required`, or a function by its name.
+    #[schema(value_type = Option<Object>)]
+    tool_choice: Option<Value>,
+    /// Whether one answer may have several calls; default true.
+    parallel_tool_calls: Option<bool>,
 }
 
-/// Continues a chat, as OpenAI does. Not done yet and refused by name: tools.
+/// Continues a chat, as OpenAI does. A call that `tool_choice` requires always fits its schema.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", security(("key" = ["llm"])),
     request_body = ChatRequest,
     responses((status = 200, body = Completion<ChatChoice>,
@@ -97,6 +110,8 @@ fn plan(app: &App, body: Map<String, Value>) -> Result<Plan, ApiError> {
     request.messages = Some(messages(chat.messages)?);
     (request.logprobs, request.top_logprobs) = (chat.logprobs, chat.top_logprobs);
     request.response_format = chat.response_format;
+    (request.tools, request.tool_choice) = (chat.tools, chat.tool_choice);
+    request.parallel_tool_calls = chat.parallel_tool_calls;
     request.max_tokens = Some(match max_tokens {
         Some(given) => given,
         None => app.resolve_model(&chat.model)?.limits.map_or(1, |max| max.output_tokens_max),
@@ -107,7 +122,8 @@ fn plan(app: &App, body: Map<String, Value>) -> Result<Plan, ApiError> {
     };
     let generations = sampling.repeated(&request, app.limits.choices_max).map_err(renamed)?;
     let (stream, include_usage) = (sampling.stream == Some(true), sampling.include_usage());
-    Ok(Plan { per_prompt: generations.len(), generations, stream, include_usage })
+    let offer = request.offer()?.map(Arc::new);
+    Ok(Plan { per_prompt: generations.len(), generations, stream, include_usage, offer })
 }
 
 fn messages(given: Vec<Map<String, Value>>) -> Result<Vec<ChatMessage>, ApiError> {
@@ -118,13 +134,23 @@ fn messages(given: Vec<Map<String, Value>>) -> Result<Vec<ChatMessage>, ApiError
 fn read_message(index: usize, message: Map<String, Value>) -> Result<ChatMessage, ApiError> {
     let place = |field: &str| format!("messages[{index}].{field}");
     let (mut role, mut content) = (None, None);
+    let (mut tool_calls, mut tool_call_id) = (Vec::new(), None);
     for (field, value) in message {
         match (field.as_str(), value) {
             (_, Value::Null) | ("name" | "annotations" | "refusal", _) => {}
             ("role", Value::String(text)) => role = Some(text),
             ("content", Value::String(text)) => content = Some(text),
             ("content", Value::Array(parts)) => content = Some(text_of(parts, &place("content"))?),
-            ("role" | "content", _) => {
+            ("tool_call_id", Value::String(id)) => tool_call_id = Some(id),
+            ("tool_calls", calls @ Value::Array(_)) => {
+                let at = place("tool_calls");
+                tool_calls = serde_path_to_error::deserialize(calls).map_err(|error| {
+                    let at = format!("{at}{}", error.path());
+                    let shown: String = at.chars().take(96).collect();
+                    ApiError::invalid(&shown, format!("{shown}: {}", error.into_inner()))
+                })?;
+            }
+            ("role" | "content" | "tool_call_id", _) => {
                 let message = format!("{} must be a text", place(&field));
                 return Err(ApiError::invalid(&place(&field), message));
             }
@@ -143,7 +169,7 @@ fn read_message(index: usize, message: Map<String, Value>) -> Result<ChatMessage
         None if role == "assistant" => String::new(),
         content => content.ok_or_else(|| absent("content"))?,
     };
-    Ok(ChatMessage { role, content })
+    Ok(ChatMessage { role, content, tool_calls, tool_call_id })
 }
 
 /// Text parts, joined by line breaks.
@@ -181,7 +207,12 @@ mod tests {
         assert_eq!((message.role.as_str(), message.content.as_str()), ("user", "a\nb"));
         let echoed = json!({"role": "assistant", "content": "c", "refusal": null,
             "annotations": [], "tool_calls": null, "audio": null});
-        assert_eq!(read(echoed).unwrap().content, "c");
+        assert_eq!(read(echoed).unwrap(), ChatMessage::said("assistant", "c"));
+        let call = json!({"id": "x", "function": {"name": "a", "arguments": "{}"}, "index": 0});
+        let called = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+        assert_eq!(read(called).unwrap().tool_calls[0].function.name, "a");
+        let tool = json!({"role": "tool", "content": "7", "tool_call_id": "x"});
+        assert_eq!(read(tool).unwrap().tool_call_id.as_deref(), Some("x"));
     }
 
     #[test]
@@ -197,6 +228,9 @@ mod tests {
             "messages[3].content[0]",
         );
         let call = json!({"role": "assistant", "tool_calls": [{}]});
-        check(call, "messages[3].tool_calls");
+        check(call, "messages[3].tool_calls[0]");
+        let custom = json!([{"type": "custom", "function": {"name": "a", "arguments": ""}}]);
+        let call = json!({"role": "assistant", "tool_calls": custom});
+        check(call, "messages[3].tool_calls[0].type");
     }
 }

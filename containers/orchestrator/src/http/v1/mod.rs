@@ -1,5 +1,6 @@
 //! What OpenAI's clients expect, to the letter: `/v1/models`, `/v1/chat/completions`,
-//! `/v1/completions`, `/v1/embeddings`; and `/v1/rerank`. Nothing is kept of these calls.
+//! `/v1/completions`, `/v1/responses`, `/v1/embeddings`; and `/v1/rerank`. Nothing is kept of these
+//! calls, but responses that ask for it.
 
 mod answer;
 pub(super) mod batches;
@@ -9,11 +10,15 @@ pub(super) mod lines;
 pub(super) mod models;
 mod params;
 pub(super) mod rerank;
+pub(super) mod responses;
 mod shapes;
 mod stream;
 pub(super) mod text;
 
+use std::sync::Arc;
+
 use aisemble_protocol::completion::CompletionResult;
+use aisemble_protocol::tools::Offer;
 use aisemble_protocol::{ApiError, v1};
 use futures_util::future::try_join_all;
 
@@ -28,6 +33,8 @@ struct Plan {
     per_prompt: usize,
     stream: bool,
     include_usage: bool,
+    /// What the model may call.
+    offer: Option<Arc<Offer>>,
 }
 
 /// Begins all generations of a plan, at the same time.
@@ -43,5 +50,6 @@ async fn complete(
     plan: &Plan,
 ) -> Result<Vec<CompletionResult>, ApiError> {
     let generations = begin(app, origin, plan).await?;
-    try_join_all(generations.into_iter().map(collect)).await
+    let results = generations.into_iter().map(|one| collect(one, plan.offer.clone()));
+    try_join_all(results).await
 }

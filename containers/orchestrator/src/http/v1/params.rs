@@ -70,6 +70,9 @@ pub(super) struct Sampling {
     pub(super) top_k: Option<u32>,
     /// Beyond OpenAI: leave out tokens less likely than this share of the likeliest.
     pub(super) min_p: Option<f32>,
+    /// Beyond OpenAI: sample among the tokens whose information is the closest to what is expected,
+    /// that make up this probability.
+    pub(super) typical_p: Option<f32>,
     /// Beyond OpenAI: divides the logits of tokens seen before.
     pub(super) repetition_penalty: Option<f32>,
     /// Beyond OpenAI: go on after the end-of-sequence token; for benchmarks.
@@ -90,7 +93,7 @@ pub(super) struct StreamOptions {
     _include_obfuscation: Option<bool>,
 }
 
-const SAMPLING_FIELDS: [&str; 14] = [
+const SAMPLING_FIELDS: [&str; 15] = [
     "temperature",
     "top_p",
     "n",
@@ -101,6 +104,7 @@ const SAMPLING_FIELDS: [&str; 14] = [
     "logit_bias",
     "top_k",
     "min_p",
+    "typical_p",
     "repetition_penalty",
     "ignore_eos",
     "stream",
@@ -115,7 +119,10 @@ pub(super) fn read<T: DeserializeOwned>(
     mut body: Map<String, Value>,
     own_fields: &[&str],
 ) -> Result<(Sampling, T), ApiError> {
-    body.retain(|name, value| !value.is_null() && !HARMLESS.contains(&name.as_str()));
+    body.retain(|name, value| {
+        let name = name.as_str();
+        !value.is_null() && (!HARMLESS.contains(&name) || own_fields.contains(&name))
+    });
     for (name, asks_for_nothing) in NOT_DONE {
         if !own_fields.contains(&name)
             && let Some(value) = body.remove(name)
@@ -157,7 +164,7 @@ pub(super) fn read_own<T: DeserializeOwned>(
     typed(Value::Object(body))
 }
 
-fn unrecognized(name: &str) -> ApiError {
+pub(super) fn unrecognized(name: &str) -> ApiError {
     let shown: String = name.chars().take(64).collect();
     let message = format!("Unrecognized request argument supplied: {shown}");
     ApiError::invalid(&shown, message)
@@ -180,6 +187,7 @@ impl Sampling {
             top_p: self.top_p,
             top_k: self.top_k,
             min_p: self.min_p,
+            typical_p: self.typical_p,
             repetition_penalty: self.repetition_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,

@@ -1,6 +1,7 @@
 //! The JSON that OpenAI's clients read.
 
 use aisemble_protocol::completion::{CompletionResult, TokenLogprob, Usage};
+use aisemble_protocol::tools::{ToolCall, ToolKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,7 +34,7 @@ pub(in crate::http) struct ChatChoice {
     pub(super) message: Message,
     /// Log-probabilities, if asked for.
     pub(super) logprobs: Option<ChatLogprobs>,
-    /// `stop` or `length`.
+    /// `stop`, `length` or `tool_calls`.
     pub(super) finish_reason: String,
 }
 
@@ -42,10 +43,38 @@ pub(in crate::http) struct ChatChoice {
 pub(in crate::http) struct Message {
     /// Always `assistant`.
     pub(super) role: &'static str,
-    /// The text.
-    pub(super) content: String,
+    /// The text; null when there are calls and nothing is said.
+    pub(super) content: Option<String>,
     /// Always null.
     pub(super) refusal: Option<String>,
+    /// What it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<ToolCall>,
+}
+
+/// A call that comes piece by piece: who it is comes first.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct ToolCallDelta {
+    /// Among the calls of the choice, from 0.
+    pub(super) index: usize,
+    /// `call_...`, to be named by the tool's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    /// Always `function`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<ToolKind>,
+    /// Which function, or more of its arguments.
+    pub(super) function: FunctionDelta,
+}
+
+/// Which function, or more of its arguments.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct FunctionDelta {
+    /// In the first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// JSON, in pieces.
+    pub(super) arguments: String,
 }
 
 /// What is new of a completion of a chat.
@@ -70,6 +99,9 @@ pub(in crate::http) struct Delta {
     /// More text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<String>,
+    /// Calls, or more of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<ToolCallDelta>,
 }
 
 /// A completion of a text, whole or what is new of it.

@@ -15,9 +15,9 @@ use super::super::sse;
 use super::Plan;
 use super::answer::{Form, Head, News};
 use super::shapes::UsageObject;
-use crate::app::transcript::{token_logprob, usage};
+use crate::app::transcript::{Ear, token_logprob, usage};
 use crate::app::{App, Origin};
-use crate::dispatch::{Generation, reason_text};
+use crate::dispatch::Generation;
 
 /// One choice while it is generated.
 struct Choice {
@@ -26,6 +26,7 @@ struct Choice {
     /// Characters sent.
     offset: usize,
     phase: Phase,
+    ear: Ear,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,8 @@ pub(super) async fn respond(
     form: Form,
 ) -> Result<Response, ApiError> {
     let generations = super::begin(app, origin, &plan).await?;
-    let begun = try_join_all(generations.into_iter().enumerate().map(opened)).await?;
+    let opening = generations.into_iter().enumerate();
+    let begun = try_join_all(opening.map(|one| opened(one, Ear::new(plan.offer.clone())))).await?;
     let (started, choices): (Vec<_>, Vec<_>) = begun.into_iter().unzip();
     let started = started.into_iter().next().unwrap_or_default();
     let head = Head::new(form, &started.model, &started.sha256);
@@ -78,11 +80,13 @@ pub(super) async fn respond(
 
 async fn opened(
     (index, mut generation): (usize, Generation),
+    mut ear: Ear,
 ) -> Result<(v1::Started, Choice), ApiError> {
     loop {
         // Nothing else comes before it.
         if let Generated::Started(started) = generation.next().await? {
-            let choice = Choice { index, generation, offset: 0, phase: Phase::Opening };
+            ear.started(&started);
+            let choice = Choice { index, generation, offset: 0, phase: Phase::Opening, ear };
             return Ok((started, choice));
         }
     }
@@ -102,11 +106,12 @@ async fn next(mut choice: Choice) -> Option<(Step, Choice)> {
         match choice.generation.next().await {
             Ok(Generated::Started(_)) => {}
             Ok(Generated::Token(token)) => {
-                let (text, offset) = (token.text.clone(), choice.offset);
-                let logprobs: Vec<_> = token_logprob(token).into_iter().collect();
-                choice.offset += text.chars().count();
-                if !text.is_empty() || !logprobs.is_empty() {
-                    break Step::News(News { index, text, logprobs, offset, ..News::default() });
+                let mut news = News { index, offset: choice.offset, ..News::default() };
+                news.add(choice.ear.hear(&token.text));
+                choice.offset += token.text.chars().count();
+                news.logprobs = token_logprob(token).into_iter().collect();
+                if !news.text.is_empty() || !news.calls.is_empty() || !news.logprobs.is_empty() {
+                    break Step::News(news);
                 }
             }
             Ok(Generated::Finished(finished)) => break end(&mut choice, finished),
@@ -122,10 +127,10 @@ async fn next(mut choice: Choice) -> Option<(Step, Choice)> {
 fn end(choice: &mut Choice, finished: v1::Finished) -> Step {
     choice.phase = Phase::Over;
     let usage = usage(&finished);
-    let finish_reason = reason_text(finished.reason()).map(str::to_owned);
-    let (index, offset) = (choice.index, choice.offset);
-    let text = finished.text_tail;
-    Step::End(News { index, text, offset, finish_reason, ..News::default() }, usage)
+    let mut news = News { index: choice.index, offset: choice.offset, ..News::default() };
+    news.add(choice.ear.end(&finished.text_tail));
+    news.finish_reason = choice.ear.reason(&finished).map(str::to_owned);
+    Step::End(news, usage)
 }
 
 /// Writes chunks.
