@@ -9,9 +9,9 @@ use aisemble_tests::repository_root;
 use aisemble_tests::stack::{MODEL, Stack};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
-fn example(name: &str) -> Value {
+pub(crate) fn example(name: &str) -> Value {
     let path = repository_root().join("configs/examples").join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
@@ -34,18 +34,18 @@ fn tickets(file: &str, steps: usize) -> Value {
     workflow
 }
 
-fn submit(client: &Client, workflow: &Value) -> String {
+pub(crate) fn submit(client: &Client, workflow: &Value) -> String {
     let answer = client.post("/workflows", &[], workflow);
     assert_eq!(answer.status, 202, "{}", answer.text);
     answer.json["id"].as_str().unwrap().to_owned()
 }
 
-fn view(stack: &Stack, id: &str) -> Option<Value> {
+pub(crate) fn view(stack: &Stack, id: &str) -> Option<Value> {
     let answer = stack.client().get(&format!("/workflows/{id}"));
     (answer.status == 200).then_some(answer.json)
 }
 
-fn await_success(stack: &Stack, id: &str) -> Value {
+pub(crate) fn await_success(stack: &Stack, id: &str) -> Value {
     stack.eventually("the workflow succeeds", PATIENCE, || {
         let view = view(stack, id)?;
         let state = view["state"].as_str()?;
@@ -54,13 +54,13 @@ fn await_success(stack: &Stack, id: &str) -> Value {
     })
 }
 
-fn rows(stack: &Stack, file: &Value) -> Vec<Value> {
+pub(crate) fn rows(stack: &Stack, file: &Value) -> Vec<Value> {
     let text = stack.client().get(&format!("/files/{}/content", file.as_str().unwrap())).text;
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Completions that the orchestrator has seen to their end, by its own counter.
-fn generations(stack: &Stack) -> f64 {
+pub(crate) fn generations(stack: &Stack) -> f64 {
     let page = stack.client().get("/metrics").text;
     let counted = page.lines().filter(|line| {
         line.starts_with("aisemble_generations_total")
