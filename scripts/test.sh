@@ -95,11 +95,11 @@ cargo test --workspace --locked
 outcome='the pod on a real host: left out (--no-host)'
 if [ "$host" != no ]; then
     step "the pod on a real host"
-    AISEMBLE_PROFILE=dev scripts/build-static.sh "$cache/dist-test"
-    # Built before the clock runs: fetching Debian depends on the mirror.
+    # First of all: it installs what is missing, and fetches Debian, which depends on the mirror.
     status=0
     tests/host/run.sh --prepare || status=$?
     if [ "$status" = 0 ]; then
+        AISEMBLE_PROFILE=dev scripts/build-static.sh "$cache/dist-test"
         timeout --kill-after=120 "$host_limit_s" tests/host/run.sh --binaries "$cache/dist-test" || status=$?
     fi
     case $status:$host in
