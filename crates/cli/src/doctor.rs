@@ -1,6 +1,7 @@
 //! `ai-semble doctor`: looks at the machine, the home and the running processes, and says for each
 //! finding what repairs it. It changes nothing.
 
+mod gpu;
 mod host;
 mod place;
 mod running;
@@ -72,6 +73,7 @@ pub async fn run(global: &Global, options: Doctor, terminal: Terminal) -> Outcom
     let catalog = Catalog::load(options.catalog.catalog.as_deref())?;
     let state = UpState::alive(&home)?;
     let mut findings = host::look();
+    findings.extend(gpu::look());
     findings.extend(place::look(&home, &catalog, &options, terminal));
     match &state {
         Some(state) => findings.extend(running::look(&home, state).await),

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod detach;
 pub mod down;
+mod gpus;
 pub mod logs;
 pub mod notices;
 pub mod plan;

@@ -34,6 +34,7 @@ pub(super) async fn look(home: &Home, state: &UpState) -> Vec<Finding> {
         }
     }
     for (name, running) in &state.services {
+        findings.extend(devices(name, &running.socket).await);
         match self_check(name, &running.socket).await {
             Ok(checks) => findings.extend(checks),
             Err(failure) => findings.push(Finding::fail(
@@ -87,6 +88,22 @@ fn sockets(name: &str, identity: Identity) -> Finding {
 
 fn local_port(socket: &str) -> Option<&str> {
     socket.split_whitespace().nth(1)?.rsplit(':').next()
+}
+
+/// Where its models compute, and why there. Silent when it does not answer: the self-check says so.
+async fn devices(name: &str, socket: &Path) -> Vec<Finding> {
+    let Ok(channel) = direct::channel(socket).await else { return Vec::new() };
+    let mut client = ModelClient::new(channel);
+    let call = client.describe(v1::DescribeRequest {});
+    let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, call).await else { return Vec::new() };
+    let models = answer.into_inner().models;
+    let places = models.iter().map(|model| (model.device.as_str(), model.device_note.as_str()));
+    let places: std::collections::BTreeSet<_> = places.collect();
+    let told = places.into_iter().map(|(device, note)| match note {
+        "" => device.to_owned(),
+        note => format!("{device} ({note})"),
+    });
+    told.map(|told| Finding::ok(format!("{name} device"), told)).collect()
 }
 
 /// What a service's process finds when it tries what its sandbox must refuse.

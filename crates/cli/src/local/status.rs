@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aisemble_client::{Client, ClientConfig, RetryPolicy};
 use serde::Serialize;
 
+use super::gpus::{GpuLine, gpus, words};
 use super::services::{Running, capability};
 use super::state::UpState;
 use crate::args::Global;
@@ -24,6 +25,8 @@ struct Report {
     capabilities: BTreeMap<String, serde_json::Value>,
     processes: Vec<Process>,
     figures: Figures,
+    /// By UUID.
+    gpus: BTreeMap<String, GpuLine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +110,7 @@ async fn gather(home: &Home, state: &UpState) -> Outcome<Report> {
         capabilities,
         processes,
         figures: figures(&metrics),
+        gpus: gpus(&metrics),
     })
 }
 
@@ -173,6 +177,9 @@ fn show(report: &Report, terminal: Terminal) -> Outcome<()> {
     terminal.line("")?;
     terminal
         .table(&["PROCESS", "PID", "STATE", "UPTIME", "MEMORY", "RESTARTS", "LAST END"], &rows)?;
+    for (uuid, gpu) in &report.gpus {
+        terminal.line(&format!("\nGPU {}", words(uuid, gpu)))?;
+    }
     let figures = &report.figures;
     let number = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}"));
     terminal.line(&format!(
