@@ -215,7 +215,13 @@ fn function(tool: &Value, place: &str) -> Result<v1::CallFunction, ApiError> {
             schema.insert("type".to_owned(), Value::from("object"));
             Value::Object(schema)
         }
-        _ => return wrong(".function.parameters", "must be the JSON schema of an object"),
+        Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => {
+            return wrong(".function.parameters", "must be the JSON schema of an object");
+        }
     };
     let schema = schema.to_string();
     if schema.len() > limits::CONSTRAINT_BYTES_MAX {

@@ -1,6 +1,7 @@
 //! A service in this process: the gRPC side of an llm, with a generator whose next token is a
 //! function of prompt, seed and position. What a prompt says decides how it behaves:
-//! `hold` waits for leave before each token, `die` breaks the first attempt off after two tokens.
+//! `hold` waits for leave before each token, `die` breaks the first attempt off after two tokens,
+//! `say:` has it say what follows, in pieces that respect nothing.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -149,16 +150,26 @@ impl Llm for Service {
 
     async fn tokenize(
         &self,
-        _: Request<v1::TokenizeRequest>,
+        request: Request<v1::TokenizeRequest>,
     ) -> Result<Response<v1::TokenizeResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let Some(v1::tokenize_request::Input::Prompt(prompt)) = request.into_inner().input else {
+            return Err(ApiError::new(ErrorCode::Unprocessable, "no chats here").into());
+        };
+        let pieces: Vec<String> = prompt.split_inclusive(' ').map(str::to_owned).collect();
+        let ids = (0_u32..).zip(&pieces).map(|(id, _)| id).collect();
+        Ok(Response::new(v1::TokenizeResponse { ids, pieces }))
     }
 
     async fn detokenize(
         &self,
-        _: Request<v1::DetokenizeRequest>,
+        request: Request<v1::DetokenizeRequest>,
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let ids = request.into_inner().ids;
+        if ids.contains(&99) {
+            return Err(ApiError::invalid("ids", "99 is no token").into());
+        }
+        let text = ids.into_iter().map(|id| word(0, id)).collect();
+        Ok(Response::new(v1::DetokenizeResponse { text }))
     }
 }
 
@@ -190,6 +201,9 @@ async fn write(
     };
     send(Event::Started(started)).await?;
     let dies = prompt.contains("die") && state.deaths.fetch_add(1, Ordering::Relaxed) == 0;
+    if let Some((_, script)) = prompt.split_once("say:") {
+        return say(request, script, sender).await;
+    }
     let end = if request.ignore_eos { request.max_tokens } else { request.max_tokens.min(WORDS) };
     for number in 0..end {
         if prompt.contains("hold") {
@@ -212,6 +226,31 @@ async fn write(
         prompt_tokens,
         output_tokens: end,
         decode_us: 1_000,
+        ..v1::Finished::default()
+    };
+    send(Event::Finished(finished)).await
+}
+
+/// Says `script`, seven characters a token, `max_tokens` at most.
+async fn say(
+    request: &v1::GenerateRequest,
+    script: &str,
+    sender: &mpsc::Sender<Result<v1::GenerateEvent, Status>>,
+) -> Option<()> {
+    let send = async |event| sender.send(Ok(v1::GenerateEvent { event: Some(event) })).await.ok();
+    let characters: Vec<char> = script.chars().collect();
+    let pieces: Vec<String> = characters.chunks(7).map(|piece| piece.iter().collect()).collect();
+    let end = pieces.len().min(request.max_tokens as usize);
+    for (id, text) in (0..).zip(&pieces[..end]) {
+        let text = text.clone();
+        send(Event::Token(v1::Token { id, text, ..v1::Token::default() })).await?;
+    }
+    let cut = end < pieces.len();
+    let reason = if cut { v1::FinishReason::Length } else { v1::FinishReason::Stop };
+    let finished = v1::Finished {
+        reason: reason.into(),
+        prompt_tokens: 3,
+        output_tokens: u32::try_from(end).unwrap(),
         ..v1::Finished::default()
     };
     send(Event::Finished(finished)).await

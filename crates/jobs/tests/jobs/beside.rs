@@ -196,3 +196,19 @@ pub(crate) async fn schedules_are_used_once_a_time(store: &dyn Store) {
     assert!(!store.drop_schedule(ann[0].id).await.unwrap());
     assert_eq!(store.schedules(None).await.unwrap().len(), 1);
 }
+
+pub(crate) async fn what_has_ended_can_be_removed(store: &dyn Store) {
+    for number in 1..=3 {
+        submit(store, number, job("ann"), T0).await;
+    }
+    let claimed = claim(store, 2, T0).await;
+    settle(store, held(&claimed[0]), success(), T0 + 1).await;
+    assert!(store.remove(id(1), T0 + 2).await.unwrap());
+    assert!(store.view(id(1)).await.unwrap().is_none());
+    assert!(store.result(id(1)).await.unwrap().is_none());
+    assert!(!store.remove(id(1), T0 + 3).await.unwrap(), "once");
+    assert!(!store.remove(id(2), T0 + 4).await.unwrap(), "it runs");
+    assert!(!store.remove(id(3), T0 + 5).await.unwrap(), "it waits");
+    assert_eq!(state(store, id(2)).await, JobState::Running);
+    assert_eq!(state(store, id(3)).await, JobState::Queued);
+}

@@ -52,6 +52,7 @@ scenarios! {
     events_are_bounded,
     retention_by_outcome,
     children_stay_with_their_parent,
+    what_has_ended_can_be_removed,
     an_id_is_submitted_once,
     a_paused_queue_gives_nothing,
     an_owner_runs_no_more_than_its_share,

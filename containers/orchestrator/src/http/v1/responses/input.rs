@@ -175,7 +175,7 @@ mod tests {
     fn tools_are_nested() {
         let flat = json!({"type": "function", "name": "f", "strict": null, "parameters": {}});
         let nested = json!({"type": "function", "function": {"name": "f", "parameters": {}}});
-        assert_eq!(tools(&[flat]).unwrap(), [nested.clone()]);
+        assert_eq!(tools(&[flat]).unwrap(), [nested]);
         let chosen = json!({"type": "function", "function": {"name": "f"}});
         assert_eq!(tool_choice(json!({"type": "function", "name": "f"})), chosen);
         assert_eq!(tool_choice(json!("auto")), json!("auto"));
