@@ -92,6 +92,13 @@ scripts/test-data.sh "$cache"
 step "tests"
 cargo test --workspace --locked
 
+# A static program cannot load the driver's library: this crate's other half needs another build.
+step "NVML, in a dynamically linked program"
+if [ "$lint" = 1 ]; then
+    env -u RUSTFLAGS -u CARGO_BUILD_TARGET cargo clippy -p aisemble-nvml --all-targets --locked -- -D warnings
+fi
+env -u RUSTFLAGS -u CARGO_BUILD_TARGET cargo test -p aisemble-nvml --locked
+
 outcome='the pod on a real host: left out (--no-host)'
 if [ "$host" != no ]; then
     step "the pod on a real host"
