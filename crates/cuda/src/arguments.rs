@@ -1,5 +1,5 @@
-//! The arguments of the kernels, one struct each, field by field as `cuda/kernels.cu` declares them.
-//! Addresses are the device's. What a shape must fulfil is checked by whoever launches.
+//! The arguments of the kernels, one struct each, field by field as `cuda/kernels.cu` declares
+//! them. Addresses are the device's. What a shape must fulfil is checked by whoever launches.
 
 /// Of [`rms_norm`](crate::rms_norm).
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,5 +1,5 @@
-//! Each kernel, compiled for the CPU and run thread by thread with the arguments and launches that a
-//! GPU gets, against what `aisemble-kernels` says in plain code. Also under AddressSanitizer: an
+//! Each kernel, compiled for the CPU and run thread by thread with the arguments and launches that
+//! a GPU gets, against what `aisemble-kernels` says in plain code. Also under AddressSanitizer: an
 //! index outside a buffer ends the run.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

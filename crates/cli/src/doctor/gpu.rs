@@ -1,6 +1,6 @@
-//! What the machine has of NVIDIA GPUs: the kernel module, its device nodes and who may open them, the
-//! description that Podman reads, and what the driver says of each card. A machine without a GPU gets
-//! one line and no warning.
+//! What the machine has of NVIDIA GPUs: the kernel module, its device nodes and who may open them,
+//! the description that Podman reads, and what the driver says of each card. A machine without a
+//! GPU gets one line and no warning.
 
 use std::fs;
 use std::path::{Path, PathBuf};

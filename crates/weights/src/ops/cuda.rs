@@ -39,8 +39,8 @@ struct Argument<T>(T);
 unsafe impl<T: Copy> DeviceRepr for Argument<T> {}
 
 /// # Safety
-/// The arguments are those of the kernel, and every address in them is of memory of `device` that is
-/// as long as the kernel's documentation says and lives until the launch is in the stream.
+/// The arguments are those of the kernel, and every address in them is of memory of `device` that
+/// is as long as the kernel's documentation says and lives until the launch is in the stream.
 unsafe fn launch<T: Copy>(device: &CudaDevice, launch: Launch, arguments: T) -> Result<()> {
     let function = device.get_or_load_custom_func(launch.kernel, MODULE, aisemble_cuda::PTX)?;
     let [x, y, z] = launch.grid;

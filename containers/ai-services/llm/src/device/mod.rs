@@ -1,5 +1,5 @@
-//! Where the model computes: the configured device, what the model takes of its memory, and what the
-//! GPU says of itself meanwhile. It knows sizes and devices, not requests.
+//! Where the model computes: the configured device, what the model takes of its memory, and what
+//! the GPU says of itself meanwhile. It knows sizes and devices, not requests.
 
 mod gauge;
 mod plan;
