@@ -50,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     // L3: the tests may import anything, and nothing imports them.
     ("aisemble-tests", &["*"]),
+    ("aisemble-fuzz", &["*"]),
 ];
 
 /// A heavy or sensitive dependency, and the only crates that may name it.

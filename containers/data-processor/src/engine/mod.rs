@@ -126,6 +126,22 @@ pub fn run(task: &Task, counters: &Counters) -> Result<ProcessResult, ApiError> 
     Ok(result)
 }
 
+/// Whether one SQL statement is within the allow-list. No table is looked at.
+///
+/// # Errors
+/// What is not allowed, or where the statement cannot be read.
+pub fn check_statement(text: &str) -> Result<(), ApiError> {
+    allow::statement(text).map(drop)
+}
+
+/// The same of one expression of a pipeline.
+///
+/// # Errors
+/// As [`check_statement`].
+pub fn check_expression(text: &str) -> Result<(), ApiError> {
+    allow::expression(text, "expression")
+}
+
 /// A plan: what is to be computed, or what EXPLAIN says of it.
 enum Planned {
     Frame(Box<LazyFrame>),
