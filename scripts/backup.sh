@@ -133,6 +133,13 @@ unpack() {
 
 # --- restore ----------------------------------------------------------------------------------
 
+# Starts of before do not count against this one: by name, for a pattern finds only what has failed.
+forget_starts() {
+    local known
+    mapfile -t known < <(systemctl --user list-units --all --plain --no-legend 'ai-semble*' | awk '{ print $1 }')
+    [ ${#known[@]} = 0 ] || systemctl --user reset-failed "${known[@]}" 2>/dev/null || true
+}
+
 restore_pod() {
     systemctl --user stop ai-semble.socket ai-semble-pod.service
     mkdir -p "$work/before"
@@ -163,7 +170,7 @@ restore_pod() {
     cp -a "$work/backup/config" "$config"
     podman secret create --replace ai-semble-keys "$home/keys/keys.json" >/dev/null
     systemctl --user daemon-reload
-    systemctl --user reset-failed ai-semble-pod.service ai-semble.socket 2>/dev/null || true
+    forget_starts
     systemctl --user start ai-semble.socket ai-semble-pod.service
     local waited=0
     until curl --silent --fail --max-time 5 "$url/ready" >/dev/null; do

@@ -164,11 +164,16 @@ gate() {
 
 # --- step 4 -----------------------------------------------------------------------------------
 
+# Starts of before do not count against this one: by name, for a pattern finds only what has failed.
+forget_starts() {
+    local known
+    mapfile -t known < <(systemctl --user list-units --all --plain --no-legend 'ai-semble*' | awk '{ print $1 }')
+    [ ${#known[@]} = 0 ] || systemctl --user reset-failed "${known[@]}" 2>/dev/null || true
+}
+
 start() {
     systemctl --user daemon-reload
-    # By name: a pattern finds only what has failed, and the count of starts is to be forgotten too.
-    systemctl --user reset-failed ai-semble-pod.service ai-semble.socket 2>/dev/null || true
-    systemctl --user reset-failed 'ai-semble*' 2>/dev/null || true
+    forget_starts
     systemctl --user start ai-semble.socket
     systemctl --user start ai-semble-pod.service
 }

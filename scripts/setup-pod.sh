@@ -458,6 +458,13 @@ install_keys() {
 
 # --- run --------------------------------------------------------------------------------------
 
+# Starts of before do not count against this one: by name, for a pattern finds only what has failed.
+forget_starts() {
+    local known
+    mapfile -t known < <(systemctl --user list-units --all --plain --no-legend 'ai-semble*' | awk '{ print $1 }')
+    [ ${#known[@]} = 0 ] || systemctl --user reset-failed "${known[@]}" 2>/dev/null || true
+}
+
 start_pod() {
     if [ "$changes" -gt 0 ]; then
         change 'reload systemd' systemctl --user daemon-reload
@@ -465,10 +472,7 @@ start_pod() {
             # The socket first: a client that connects meanwhile would start the pod again.
             change 'stop the pod of before' systemctl --user stop ai-semble.socket ai-semble-pod.service
         fi
-        # Starts of before do not count against this one.
-        if [ "$dry_run" = 0 ]; then
-            systemctl --user reset-failed ai-semble-pod.service ai-semble.socket 2>/dev/null || true
-        fi
+        if [ "$dry_run" = 0 ]; then forget_starts; fi
     fi
     if ! systemctl --user --quiet is-enabled ai-semble.socket 2>/dev/null; then
         change 'enable the socket' systemctl --user --quiet enable ai-semble.socket

@@ -78,7 +78,7 @@ group_kube() {
     expect 41g 'podman kube down' 0 "$(code_of as_user podman kube down "$pod_yaml")"
     as_user bash -c 'podman volume rm --force ai-semble-kube-{config,keys,models,data,files} {llm,http}-socket >/dev/null 2>&1; rm -rf ~/kube
         podman image rm --force localhost/ai-semble-door:current >/dev/null' || true
-    as_user systemctl --user start ai-semble.socket ai-semble-pod.service
+    start_pod
     expect 41h 'the units serve again afterwards' '[0-9]+ tenths of a second' "$(until_ready 90)"
 }
 

@@ -75,7 +75,11 @@ unshrink() { # FOLDER
 fill_up() { as_root bash -c 'cat /dev/zero >"$1/filler" 2>/dev/null; df --output=avail "$1" | tail -n 1 | tr -d " "' - "$1" || true; }
 
 stop_pod() { as_user systemctl --user stop ai-semble.socket ai-semble-pod.service; }
-start_pod() { as_user systemctl --user start ai-semble-pod.service; }
+# More often in five minutes than the units' start limit allows anybody; the scripts forget starts, too.
+start_pod() {
+    as_user bash -c 'systemctl --user reset-failed $(systemctl --user list-units --all --plain --no-legend "ai-semble*" | cut -d" " -f1)'
+    as_user systemctl --user start ai-semble.socket ai-semble-pod.service
+}
 
 # What the account's key may do with a file: the status, and the body in $work/answer.
 upload() { # TEXT
