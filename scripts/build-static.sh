@@ -47,7 +47,11 @@ export RUSTFLAGS=$flags
 if [ "$profile" = dev ]; then
     cargo test --locked --workspace --no-run --target "$target"
 else
-    cargo build --locked --profile "$profile" --target "$target" "${arguments[@]}"
+    # Where cargo-auditable is installed, each binary also carries the list of its crates (.dep-v0), which
+    # scanners read out of the file itself.
+    build=(cargo build)
+    if command -v cargo-auditable >/dev/null; then build=(cargo auditable build); fi
+    "${build[@]}" --locked --profile "$profile" --target "$target" "${arguments[@]}"
 fi
 mkdir -p "$output"
 for binary in "${binaries[@]}"; do
