@@ -558,6 +558,9 @@ uninstall() {
         change "stop the volume's unit" systemctl --user stop ai-semble-data-volume.service
     fi
     remove "$quadlets"
+    # What scripts/setup-gpu.sh put beside them.
+    remove "${quadlets%/*}/ai-semble-llm@.container.d/10-gpu.conf"
+    rmdir "${quadlets%/*}/ai-semble-llm@.container.d" 2>/dev/null || true
     remove "$units/ai-semble.socket"
     remove "$units/ai-semble-pod.service.d"
     remove "$module"

@@ -53,8 +53,8 @@ pub struct Confined {
 }
 
 /// The first step, from the first lines of `main`: no core dumps, not dumpable, no new
-/// privileges, no capabilities, Landlock with everything that this kernel offers (ABI 4 at least), and the filter
-/// of what no service ever does.
+/// privileges, no capabilities, Landlock with everything that this kernel offers (ABI 4 at least),
+/// and the filter of what no service ever does.
 ///
 /// # Errors
 /// Any; the process is then confined in part and must end. `ThreadsRunning` if a second thread
