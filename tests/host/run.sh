@@ -22,7 +22,7 @@ every_group=(units processes files network attacks secrets images crashes tamper
     upgrade backup kube removal)
 asked_group=(source) # compiles: only when it is named
 binaries='' keep=0 prepare=0 groups=("${every_group[@]}") report=$cache/host/report.md
-usage() { sed -n '4,14p' "$0" >&2; exit 2; }
+usage() { sed -n '4,13p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
         --binaries) binaries=$(cd "${2:?--binaries needs a folder}" && pwd); shift ;;
@@ -51,6 +51,10 @@ cannot() {
 [ -e /etc/debian_version ] || cannot 'the test host is made by debootstrap, on a Debian machine'
 unshare --mount --pid --net --ipc --uts --fork mount -t tmpfs none /mnt 2>/dev/null ||
     cannot 'the test host needs namespaces and mounts, which this machine refuses'
+trial=$(mktemp -d)
+mknod "$trial/null" c 1 3 2>/dev/null && : >"$trial/null" && made=1 || made=0
+rm -rf "$trial"
+[ "$made" = 1 ] || cannot 'the test host needs device files of its own, which this machine refuses'
 for device in /dev/fuse /dev/net/tun; do [ -e "$device" ] || cannot "the test host needs $device"; done
 need=()
 while read -r tool package; do

@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
         --resume) resume=1 ;;
         --policy-only) policy_only=1 ;;
         --keep) keep=1 ;;
-        *) sed -n '6,20p' "$0" >&2; exit 2 ;;
+        *) sed -n '6,19p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
