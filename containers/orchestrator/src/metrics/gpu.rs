@@ -45,10 +45,7 @@ pub(super) fn render(page: &mut Page, instances: &[SampledInstance]) {
     planned(page, instances);
     let gpus = by_uuid(instances);
     let each = || gpus.values().map(|(_, gpu)| *gpu);
-    page.family(
-        &f::GPU_INFO,
-        each().map(|gpu| ([gpu.uuid.as_str(), &gpu.name, &gpu.driver], 1.0)),
-    );
+    page.family(&f::GPU_INFO, each().map(|gpu| ([gpu.uuid.as_str(), &gpu.name, &gpu.driver], 1.0)));
     for (family, figure) in FIGURES {
         page.family(family, each().filter_map(|gpu| Some(([gpu.uuid.as_str()], figure(gpu)?))));
     }
