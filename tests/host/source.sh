@@ -2,14 +2,15 @@
 # An image built wholly inside the builder stage; sourced by run.sh after checks.sh. Compiles, so it
 # runs only when it is asked for: --only source.
 
-source_service=door
+# The smallest program; another by its name: door, llm, orchestrator...
+source_service=${AISEMBLE_SOURCE_SERVICE:-sandbox-probe}
 
 build_from_source() { # TAG
     as_user podman build --quiet --pull=never --network=none --format oci --layers=false --timestamp 0 \
         --file /home/clinic/source/containers/Containerfile --target from-source \
         --ignorefile /home/clinic/source/containers/containerignore \
         --build-arg BUILDER=localhost/ai-semble-builder:current \
-        --build-arg "SERVICE=$source_service" --build-arg SERVICE_UID=10006 \
+        --build-arg "SERVICE=$source_service" --build-arg SERVICE_UID=10009 \
         --build-arg VERSION=test --build-arg REVISION=test --tag "$1" /home/clinic/source
 }
 
