@@ -177,7 +177,7 @@ fn without_numbers(text: &str) -> String {
     let kept =
         text.chars().filter(|character| character.is_ascii_alphabetic() || *character == ' ');
     let words: String = kept.take(160).collect();
-    words.split(' ').filter(|word| word.len() < 16).take(24).collect::<Vec<_>>().join(" ")
+    words.split(' ').filter(|word| word.len() < 16).take(8).collect::<Vec<_>>().join(" ")
 }
 
 /// Ends the process when one input takes for ever.

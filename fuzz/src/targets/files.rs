@@ -156,13 +156,9 @@ fn config(input: &[u8]) -> Answer {
     })
 }
 
-fn table(format: TableFormat, input: &[u8]) -> Answer {
-    let table = Table {
-        name: "t".to_owned(),
-        format,
-        options: aisemble_protocol::data::ReadOptions::default(),
-        source: Source::Bytes(input.to_vec()),
-    };
+fn table(format: TableFormat, source: Source) -> Answer {
+    let options = aisemble_protocol::data::ReadOptions::default();
+    let table = Table { name: "t".to_owned(), format, options, source };
     let task = Task {
         tables: vec![table],
         plan: Plan::AsItIs,
@@ -175,9 +171,15 @@ fn table(format: TableFormat, input: &[u8]) -> Answer {
 }
 
 fn csv(input: &[u8]) -> Answer {
-    table(TableFormat::Csv, input)
+    table(TableFormat::Csv, Source::Bytes(input.to_vec()))
 }
 
+/// Parquet comes as a file always: polars reads no such table from memory.
 fn parquet(input: &[u8]) -> Answer {
-    table(TableFormat::Parquet, input)
+    let file = tempfile::NamedTempFile::with_suffix(".parquet").and_then(|file| {
+        file.as_file().write_all_at(input, 0)?;
+        Ok(file)
+    });
+    let file = file.unwrap_or_else(|error| panic!("no temporary file: {error}"));
+    table(TableFormat::Parquet, Source::File(file.path().to_owned()))
 }
