@@ -17,6 +17,10 @@ use crate::files::{Content, NewFile};
 
 /// Bytes of a form's field other than the file.
 const FIELD_BYTES_MAX: u64 = 4_096;
+/// Bytes of a refused upload that are still read.
+const REFUSED_BYTES_READ_MAX: usize = 64 << 20;
+/// How long a refused upload is still read.
+const REFUSED_READ_MAX: Duration = Duration::from_secs(5);
 /// Fields of a form.
 const FIELDS_MAX: usize = 16;
 
@@ -77,13 +81,30 @@ pub(super) async fn store(
     let boundary = multer::parse_boundary(content_type);
     let is_form = content_type.trim_start().to_ascii_lowercase().starts_with("multipart/");
     let idle = Duration::from_millis(app.files.idle_ms_max());
-    let mut pieces = Box::pin(pieces(request.into_body(), idle));
-    if !is_form {
-        return app.files.store_stream(owner, named.file(), pieces).await;
+    let mut pieces = Box::pin(pieces(request.into_body(), idle).fuse());
+    let stored = if is_form {
+        let boundary = boundary.map_err(|error| form_error(&error))?;
+        store_form(app, (owner, named), pieces.by_ref(), boundary).await
+    } else {
+        app.files.store_stream(owner, named.file(), pieces.by_ref()).await
+    };
+    if stored.is_err() {
+        read_on(pieces).await;
     }
-    let boundary = boundary.map_err(|error| form_error(&error))?;
+    stored
+}
+
+async fn store_form<S>(
+    app: &App,
+    (owner, named): (&str, Named),
+    pieces: S,
+    boundary: String,
+) -> Result<FileView, ApiError>
+where
+    S: Stream<Item = Result<Bytes, ApiError>> + Send,
+{
     let mut failed = None;
-    let told = pieces.as_mut().map(|piece| {
+    let told = pieces.map(|piece| {
         // The form's own error would hide why the body ended.
         piece.map_err(|error| {
             failed.get_or_insert(error);
@@ -96,6 +117,22 @@ pub(super) async fn store(
     }
     let (named, content) = stored?;
     app.files.publish(owner, named.file(), content).await
+}
+
+/// Reads a bounded part of what is still to come of a body that was refused: many clients look at
+/// the answer only when they have sent everything, and are cut off before if nobody reads.
+async fn read_on(mut pieces: impl Stream<Item = Result<Bytes, ApiError>> + Unpin) {
+    let mut left = REFUSED_BYTES_READ_MAX;
+    let reading = async {
+        while let Some(Ok(bytes)) = pieces.next().await {
+            left = left.saturating_sub(bytes.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever sends more, or slower, is cut off.
+    let _ = tokio::time::timeout(REFUSED_READ_MAX, reading).await;
 }
 
 /// The body, each piece within `idle` of the one before.

@@ -63,6 +63,13 @@ async fn a_file_is_kept_shown_read_and_deleted() {
     let other = stack.client(&[Scope::Jobs]);
     other.get(&path).await.check_problem(404, "not_found", "there is no file");
     other.delete(&path).await.check_problem(404, "not_found", "there is no file");
+    let theirs = upload(&other, "/files?filename=b.csv&purpose=data", b"theirs").await.json;
+    let all = stack.admin.get("/files?purpose=data").await.json;
+    assert_eq!(all["data"].as_array().unwrap().len(), 2, "an admin sees both: {all}");
+    let path_of_theirs = format!("/files/{}", theirs["id"].as_str().unwrap());
+    assert_eq!(stack.admin.get(&format!("{path_of_theirs}/content")).await.text, "theirs");
+    assert_eq!(other.get("/files").await.json["data"], serde_json::json!([theirs]));
+    assert_eq!(stack.admin.delete(&path_of_theirs).await.status, 200);
     let deleted = stack.admin.delete(&path).await;
     assert_eq!((deleted.status, &deleted.json["deleted"]), (200, &true.into()));
     stack.admin.get(&path).await.check_problem(404, "not_found", &id);

@@ -52,19 +52,28 @@ async fn a_drain_that_runs_out_gives_jobs_back_and_tells_those_who_wait() {
 }
 
 /// The real binary.
-struct Binary {
+pub(crate) struct Binary {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Binary {
     async fn start(home: &std::path::Path) -> Self {
+        Self::start_by(home, &[]).await
+    }
+
+    /// Starts it through another program, given with its arguments.
+    pub(crate) async fn start_by(home: &std::path::Path, by: &[&str]) -> Self {
         let set = |key: &str, value: String| ["--set".to_owned(), format!("{key}={value}")];
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ai-semble-orchestrator"))
+        let line: Vec<_> =
+            by.iter().copied().chain([env!("CARGO_BIN_EXE_ai-semble-orchestrator")]).collect();
+        let mut child = Command::new(line[0])
+            .args(&line[1..])
             .args(set("keys.file", home.join("keys.json").display().to_string()))
             .args(set("store.dir", home.join("data").display().to_string()))
+            .args(set("files.dir", home.join("files").display().to_string()))
             .args(set("services.llm", format!("[{:?}]", home.join("run/llm.sock"))))
             .args(set("listen.address", format!("{:?}", port.to_string())))
             .env_clear()
@@ -101,7 +110,7 @@ impl Binary {
     }
 }
 
-fn home_with_key() -> (tempfile::TempDir, String) {
+pub(crate) fn home_with_key() -> (tempfile::TempDir, String) {
     let home = tempfile::Builder::new().prefix("ais").tempdir().unwrap();
     std::fs::create_dir(home.path().join("run")).unwrap();
     let mut keys = KeyFile::generate().unwrap();
