@@ -66,6 +66,9 @@ fn settings(order: &Order) {
         ("POLARS_MAX_THREADS", threads.as_str()),
         ("POLARS_TRACK_METRICS", "1"),
         ("POLARS_TEMP_DIR", "/nonexistent"),
+        // Groups that a thread aggregates in place. A build for development would take 4 and keep
+        // every other row until the end.
+        ("POLARS_HOT_TABLE_SIZE", "4096"),
     ] {
         #[expect(
             unsafe_code,

@@ -38,10 +38,26 @@ async fn malformed_tables_are_named_with_the_line() {
         assert!(said.contains(sentence), "{name}: {said}");
         assert!(!said.contains("blobs"), "{name}: {said}");
     }
+    let answer = packed_bomb(&instance).await;
+    assert!(answer.contains("limits."), "{answer}");
     let lossy = json!({"tables": [{"name": "t", "file": "l.csv", "options": {"lossy": true}}]});
     let answer = instance.ask(lossy, &[("l.csv", b"a\ncaf\xE9\n")]).await.unwrap();
     assert_eq!(rows(&answer), json!([{"a": "caf\u{FFFD}"}]));
     still_answers(&instance).await;
+}
+
+/// A line that unfolds to more than a query may have; the parameter of the refusal.
+async fn packed_bomb(instance: &Instance) -> String {
+    let line = "x".repeat(256 << 20);
+    let bytes = crate::formats::packed("gzip", line.as_bytes());
+    assert!(bytes.len() < 2 << 20, "{} bytes", bytes.len());
+    let body = json!({
+        "tables": [{"name": "t", "file": "bomb.csv.gz"}],
+        "limits": {"memory_bytes": 16 << 20},
+    });
+    let error = instance.ask(body, &[("bomb.csv.gz", &bytes)]).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unprocessable, "{error:?}");
+    error.param.unwrap_or_default()
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn compressed_texts_are_read_as_they_are() {
     }
 }
 
-fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let mut child = Command::new(tool)
@@ -69,8 +69,12 @@ fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{tool} is needed: {error}"));
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    child.wait_with_output().unwrap().stdout
+    let mut stdin = child.stdin.take().unwrap();
+    // It may write before it has read all.
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(bytes).unwrap());
+        child.wait_with_output().unwrap().stdout
+    })
 }
 
 #[tokio::test]

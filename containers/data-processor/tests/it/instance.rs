@@ -1,7 +1,7 @@
 //! The real binary as a child process, confined as in production, with files and a client.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
@@ -37,11 +37,19 @@ pub(crate) struct Answer {
 impl Instance {
     /// Starts it and waits until it serves.
     pub(crate) fn serving(settings: &[&str]) -> Self {
+        Self::serving_by(|_| Vec::new(), settings)
+    }
+
+    /// The same through another program: `by` gives it, with its arguments, for the folder.
+    pub(crate) fn serving_by(by: impl Fn(&Path) -> Vec<String>, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["blobs", "exchange"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ai-semble-data-processor"));
+        let mut line = by(folder.path());
+        line.push(env!("CARGO_BIN_EXE_ai-semble-data-processor").to_owned());
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]);
         command.current_dir(folder.path()).env_clear();
         let paths = ["files.blobs=blobs", "files.exchange=exchange", "socket.path=run/data.sock"];
         for setting in paths {

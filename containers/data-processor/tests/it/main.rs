@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod disk;
 mod formats;
 mod instance;
 mod limits;
+mod memory;
 mod service;
