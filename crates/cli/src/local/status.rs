@@ -135,10 +135,15 @@ fn process(name: &str, identity: Option<Identity>, is_ready: Option<bool>) -> Pr
 }
 
 fn figures(metrics: &str) -> Figures {
+    if metrics.is_empty() {
+        return Figures::default();
+    }
     let sum = |name: &str, label: &str| sum_of(metrics, name, label);
+    // A counter appears on the page with its first event.
+    let count = |name: &str, label: &str| sum(name, label).or(Some(0.0));
     Figures {
-        tokens_in: sum("aisemble_tokens_total", "type=\"input\""),
-        tokens_out: sum("aisemble_tokens_total", "type=\"output\""),
+        tokens_in: count("aisemble_tokens_total", "type=\"input\""),
+        tokens_out: count("aisemble_tokens_total", "type=\"output\""),
         jobs_waiting: sum("aisemble_queue_depth", ""),
         requests_running: sum("aisemble_service_requests_running", ""),
         requests_queued: sum("aisemble_service_requests_queued", ""),
