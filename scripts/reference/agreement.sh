@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What llama.cpp says of a model file, for `cargo bench -p aisemble-llm --bench agreement`: the tokens of
 # texts, 256 greedy tokens after each of 50 prompts, and the perplexity of a fixed text.
-# usage: scripts/reference/agreement.sh MODEL.gguf BUILD_DIR > reference.json
+# usage: scripts/reference/agreement.sh MODEL.gguf BUILD_DIR [TOKENS [PROMPTS]] > reference.json
 # BUILD_DIR is kept: it holds the library, its headers and the programs. Needs npm, pip, gcc, git and python3;
 # nothing in the build or the tests does. On a small machine it takes the better part of an hour.
 set -euo pipefail
@@ -10,7 +10,8 @@ model=$(realpath "${1:?usage: agreement.sh MODEL.gguf BUILD_DIR}")
 mkdir -p "${2:?usage: agreement.sh MODEL.gguf BUILD_DIR}"
 work=$(realpath "$2")
 here=$(cd "$(dirname "$0")" && pwd)
-tokens=256
+tokens=${3:-256}
+prompts=${4:-50}
 context=512
 # The text is that of this commit for good.
 commit=086c725
@@ -25,7 +26,7 @@ while IFS= read -r prompt; do
     file=$work/prompts/$(printf %02d "$number").txt
     printf '%s' "$prompt" >"$file"
     greedy+=("$file")
-done <"$here/agreement-prompts.txt"
+done < <(head -n "$prompts" "$here/agreement-prompts.txt")
 name=$(basename "$model" .gguf)
 for file in "${text_files[@]}"; do
     git -C "$here" show "$commit:$file"
@@ -46,7 +47,7 @@ import hashlib, json, sys
 work, name, model, context = sys.argv[1:]
 texts = open(f"{work}/texts.bin", "rb").read().split(b"\0")[:-1]
 lines = [[int(id) for id in line.split()] for line in open(f"{work}/{name}.tokens")]
-total, count = open(f"{work}/{name}.perplexity").read().split()
+total, count, begin = open(f"{work}/{name}.perplexity").read().split()
 print(json.dumps({
     "reference": "llama.cpp v0.5.0, 1 thread, f16 KV cache",
     "model_sha256": hashlib.sha256(open(model, "rb").read()).hexdigest(),
@@ -56,6 +57,6 @@ print(json.dumps({
     ],
     "cases": json.load(open(f"{work}/{name}.greedy"))["cases"],
     "perplexity": {"context": int(context), "tokens": lines[2 * len(texts) - 2],
-                   "nll_sum": float(total), "count": int(count)},
+                   "nll_sum": float(total), "count": int(count), "begin": int(begin)},
 }))
 PYTHON

@@ -7,8 +7,9 @@
  *            FILE holds texts, each ended by a zero byte; two lines of ids for each text: special
  *            tokens not parsed, and parsed; nothing added
  *        llama_check BACKENDS_DIR MODEL.gguf perplexity CONTEXT ID_FILE
- *            the tokens of ID_FILE in pieces of CONTEXT, each with its own beginning; prints the sum
- *            of the negative log-probabilities of the second half of each piece, and their count */
+ *            the tokens of ID_FILE in pieces of CONTEXT, the first of each replaced by the token that
+ *            begins a sequence where the model wants one; prints the sum of the negative
+ *            log-probabilities of the second half of each piece, their count, and that token or -1 */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +92,10 @@ static void tokenize(const struct llama_vocab *vocab, const char *path) {
     }
 }
 
-static void perplexity(struct llama_model *model, int vocabulary, int size, const char *path) {
+static void perplexity(struct llama_model *model, int size, const char *path) {
+    const struct llama_vocab *vocab = llama_model_get_vocab(model);
+    int vocabulary = llama_vocab_n_tokens(vocab);
+    int begin = llama_vocab_get_add_bos(vocab) ? llama_vocab_bos(vocab) : -1;
     FILE *file = fopen(path, "rb");
     if (!file) die(path);
     int n = 0;
@@ -102,6 +106,7 @@ static void perplexity(struct llama_model *model, int vocabulary, int size, cons
     int count = 0;
     for (int start = 0; start + size <= n; start += size) {
         llama_memory_clear(llama_get_memory(context), true);
+        if (begin >= 0) tokens[start] = begin;
         decode(context, tokens + start, size);
         for (int i = size / 2; i + 1 < size; i++) {
             const float *row = llama_get_logits_ith(context, i);
@@ -112,7 +117,7 @@ static void perplexity(struct llama_model *model, int vocabulary, int size, cons
             count++;
         }
     }
-    printf("%.9g %d\n", sum, count);
+    printf("%.9g %d %d\n", sum, count, begin);
     llama_free(context);
 }
 
@@ -130,7 +135,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[3], "logits")) logits(model, vocabulary, argv + 4, argc - 4);
     else if (!strcmp(argv[3], "tokens")) tokenize(vocab, argv[4]);
     else if (!strcmp(argv[3], "perplexity") && argc > 5)
-        perplexity(model, vocabulary, atoi(argv[4]), argv[5]);
+        perplexity(model, atoi(argv[4]), argv[5]);
     else die("logits, tokens or perplexity");
     return 0;
 }

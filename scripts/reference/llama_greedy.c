@@ -2,7 +2,8 @@
  * tests compare with. Built and run by llm-fixture.sh; says nothing about speed.
  *
  * usage: llama_greedy BACKENDS_DIR MODEL.gguf TOKENS_PER_PROMPT PROMPT_FILE...
- * Each prompt file is one prompt, byte for byte. Special tokens in it are parsed, none is added.
+ * Each prompt file is one prompt, byte for byte. Special tokens in it are parsed; the one that begins a
+ * sequence is added where the file asks for it.
  * Generation goes on after an end token, so that every prompt gives the same number of tokens. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,8 @@ int main(int argc, char **argv) {
     for (int arg = 4; arg < argc; arg++) {
         const char *prompt = read_all(argv[arg]);
         static llama_token tokens[8192];
-        int n = llama_tokenize(vocab, prompt, (int)strlen(prompt), tokens, 4096, false, true);
+        int begins = llama_vocab_get_add_bos(vocab);
+        int n = llama_tokenize(vocab, prompt, (int)strlen(prompt), tokens, 4096, begins, true);
         if (n <= 0) die("the prompt does not tokenize");
         struct llama_context_params params = llama_context_default_params();
         params.n_ctx = 4096;

@@ -5,6 +5,7 @@
 //! reference made by `scripts/reference/agreement.sh`. Fails when the perplexity is off by more
 //! than a hundredth, a token of a text is another, or the batch changes a token.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,14 +55,17 @@ struct Perplexity {
     tokens: Vec<u32>,
     nll_sum: f64,
     count: usize,
+    /// The token that each piece begins with; below zero for none.
+    begin: i64,
 }
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let ending = |ending: &str| arguments.iter().find(|argument| argument.ends_with(ending));
     let (Some(model), Some(reference)) = (ending(".gguf"), ending(".json")) else {
-        eprintln!("usage: agreement MODEL.gguf REFERENCE.json [--threads N]: nothing is compared");
-        return Ok(());
+        // `cargo bench` runs every bench: without its files this one has nothing to compare.
+        let usage = "agreement MODEL.gguf REFERENCE.json [--threads N]";
+        return say(&json!({"check": "none", "usage": usage}));
     };
     let threads = arguments.iter().position(|argument| argument == "--threads");
     let threads = threads.and_then(|at| arguments.get(at + 1)?.parse().ok());
@@ -81,6 +85,10 @@ fn main() -> Result<(), Failure> {
     if tokens && batch && perplexity { Ok(()) } else { Err("the model does not agree".into()) }
 }
 
+fn say(line: &serde_json::Value) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
 /// Whether all texts have the reference's tokens.
 fn tokens(tokenizer: &Tokenizer, texts: &[Text]) -> Result<bool, Failure> {
     let mut wrong = Vec::new();
@@ -91,7 +99,7 @@ fn tokens(tokenizer: &Tokenizer, texts: &[Text]) -> Result<bool, Failure> {
             }
         }
     }
-    println!("{}", json!({"check": "tokens", "texts": texts.len(), "different": wrong}));
+    say(&json!({"check": "tokens", "texts": texts.len(), "different": wrong}))?;
     Ok(wrong.is_empty())
 }
 
@@ -153,7 +161,7 @@ fn greedy(decoder: &Decoder, cases: &[Case]) -> Result<bool, Failure> {
             "largest_gap": largest_gap},
         "in_a_batch_as_alone": batched,
     });
-    println!("{line}");
+    say(&line)?;
     Ok(batched == cases.len())
 }
 
@@ -175,7 +183,7 @@ fn free(decoder: &Decoder, cases: &[&Case]) -> Result<Vec<Vec<u32>>, Failure> {
             batch.push(feed, sequence.computed, &sequence.blocks, true);
         }
         let logits = decoder.forward(&batch, &mut caches)?;
-        let chosen: Vec<u32> = logits.rows().map(|row| likeliest(row)).collect();
+        let chosen: Vec<u32> = logits.rows().map(likeliest).collect();
         for ((sequence, feed), token) in sequences.iter_mut().zip(&feeds).zip(chosen) {
             sequence.computed += feed.len();
             sequence.output.push(token);
@@ -205,7 +213,11 @@ fn forced(decoder: &Decoder, case: &Case) -> Result<Vec<(bool, f32, f32)>, Failu
 fn perplexity(decoder: &Decoder, reference: &Perplexity) -> Result<bool, Failure> {
     let (mut sum, mut count) = (0.0_f64, 0);
     for piece in reference.tokens.chunks_exact(reference.context) {
-        each_row(decoder, piece, |row, logits| {
+        let mut piece = piece.to_vec();
+        if let Ok(begin) = u32::try_from(reference.begin) {
+            piece[0] = begin;
+        }
+        each_row(decoder, &piece, |row, logits| {
             if row >= piece.len() / 2 && row + 1 < piece.len() {
                 let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let all: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
@@ -219,7 +231,7 @@ fn perplexity(decoder: &Decoder, reference: &Perplexity) -> Result<bool, Failure
     let (ours, theirs) = (value(sum, count), value(reference.nll_sum, reference.count));
     let line = json!({"check": "perplexity", "tokens": count, "ours": ours, "reference": theirs,
         "ratio": ours / theirs});
-    println!("{line}");
+    say(&line)?;
     let ratio = (ours / theirs).max(theirs / ours);
     Ok(count == reference.count && ratio <= PERPLEXITY_RATIO_MAX)
 }

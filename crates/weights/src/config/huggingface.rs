@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 
 use aisemble_kernels::RopeStyle;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
@@ -13,8 +13,16 @@ use super::{
 };
 use crate::family::{Family, Gate};
 
-/// Base frequency that `transformers` takes when the file names none.
+/// What `transformers` takes where the file does not say it.
 const ROPE_BASE: f64 = 10_000.0;
+const ROPE_BASE_GEMMA3: f64 = 1_000_000.0;
+const HEAD_DIM_QWEN3: usize = 128;
+const HEAD_DIM_GEMMA: usize = 256;
+const QUERY_PRE_ATTN_SCALAR: f64 = 256.0;
+const ATTENTION_SOFTCAP_GEMMA2: f64 = 50.0;
+const LOGIT_SOFTCAP_GEMMA2: f64 = 30.0;
+const WINDOW_TOKENS: u64 = 4_096;
+const MAX_WINDOW_LAYERS: usize = 28;
 /// What a layer with a window is called.
 const WINDOWED: &str = "sliding_attention";
 /// What a layer without is called.
@@ -36,9 +44,13 @@ struct Raw {
     hidden_act: Option<String>,
     hidden_activation: Option<String>,
     query_pre_attn_scalar: Option<f64>,
-    attn_logit_softcapping: Option<f64>,
-    final_logit_softcapping: Option<f64>,
-    sliding_window: Option<u64>,
+    // `null` says that there is none; what is not there has its usual value.
+    #[serde(default, deserialize_with = "there")]
+    attn_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "there")]
+    final_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "there")]
+    sliding_window: Option<Option<u64>>,
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
     sliding_window_pattern: Option<usize>,
@@ -49,6 +61,13 @@ struct Raw {
     rope_local_base_freq: Option<f64>,
     rope_scaling: Option<Value>,
     rope_parameters: Option<Value>,
+}
+
+/// The value of a key that is there.
+fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl ModelConfig {
@@ -68,14 +87,19 @@ impl ModelConfig {
         raw.check_act(family)?;
         let blocks = size("num_hidden_layers", raw.num_hidden_layers, (1, BLOCKS_MAX))?;
         let embedding = size("hidden_size", raw.hidden_size, (1, EMBEDDING_MAX))?;
-        let (heads, kv_heads, head_dim) = raw.heads(embedding)?;
-        let scale = match raw.query_pre_attn_scalar.filter(|_| family.is_gemma()) {
-            Some(scalar) => 1.0 / float("query_pre_attn_scalar", scalar, (0.0, 1e6))?.sqrt(),
-            None => attention_scale(family, blocks, (embedding, heads, head_dim)),
+        let (heads, kv_heads, head_dim) = raw.heads(family, embedding)?;
+        let scale = if family.is_gemma() {
+            let scalar = raw.query_pre_attn_scalar.unwrap_or(QUERY_PRE_ATTN_SCALAR);
+            1.0 / float("query_pre_attn_scalar", scalar, (0.0, 1e6))?.sqrt()
+        } else {
+            attention_scale(family, blocks, (embedding, heads, head_dim))
         };
-        let softcap = |key, value: Option<f64>| {
+        let softcap = |key, value: Option<Option<f64>>, usual| {
+            let value = value.unwrap_or((family == Family::Gemma2).then_some(usual));
             value.map(|value| float(key, value, (0.0, SOFTCAP_MAX))).transpose()
         };
+        let attention_cap = ("attn_logit_softcapping", raw.attn_logit_softcapping);
+        let logit_cap = ("final_logit_softcapping", raw.final_logit_softcapping);
         let rope = raw.rope(family)?;
         let tied = raw.tie_word_embeddings.unwrap_or(family.is_gemma()) || !has_output;
         let context = (1, CONTEXT_TOKENS_MAX);
@@ -96,8 +120,8 @@ impl ModelConfig {
             gate: family.gate(),
             embedding_scale: if family.is_gemma() { (embedding as f32).sqrt() } else { 1.0 },
             attention_scale: scale,
-            attention_softcap: softcap("attn_logit_softcapping", raw.attn_logit_softcapping)?,
-            logit_softcap: softcap("final_logit_softcapping", raw.final_logit_softcapping)?,
+            attention_softcap: softcap(attention_cap.0, attention_cap.1, ATTENTION_SOFTCAP_GEMMA2)?,
+            logit_softcap: softcap(logit_cap.0, logit_cap.1, LOGIT_SOFTCAP_GEMMA2)?,
             window: raw.window(family, blocks, rope.windowed_base)?,
             rope_style: RopeStyle::Halves,
             rope_base: rope.base,
@@ -142,7 +166,11 @@ impl Raw {
         Ok(())
     }
 
-    fn heads(&self, embedding: usize) -> Result<(usize, usize, usize), ConfigError> {
+    fn heads(
+        &self,
+        family: Family,
+        embedding: usize,
+    ) -> Result<(usize, usize, usize), ConfigError> {
         let heads = size("num_attention_heads", self.num_attention_heads, (1, HEADS_MAX))?;
         let found = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
         let kv_heads = size("num_key_value_heads", found, (1, heads as u64))?;
@@ -151,6 +179,8 @@ impl Raw {
         }
         let head_dim = match self.head_dim {
             Some(head_dim) => size("head_dim", head_dim, (2, HEAD_DIM_MAX))?,
+            None if family == Family::Qwen3 => HEAD_DIM_QWEN3,
+            None if family.is_gemma() => HEAD_DIM_GEMMA,
             None if embedding.is_multiple_of(heads) => embedding / heads,
             None => return Err(range("hidden_size", embedding, &format!("x {heads} heads"))),
         };
@@ -171,13 +201,14 @@ impl Raw {
             Family::Qwen2 | Family::Qwen3 => self.use_sliding_window != Some(true),
             Family::Mistral | Family::Gemma2 | Family::Gemma3 => false,
         };
-        let tokens = self.sliding_window.filter(|_| !off).unwrap_or(0);
+        let tokens = self.sliding_window.unwrap_or(Some(WINDOW_TOKENS));
+        let tokens = tokens.filter(|_| !off).unwrap_or(0);
         let tokens = size("sliding_window", tokens, (0, CONTEXT_TOKENS_MAX))?;
         let Some(tokens) = NonZeroUsize::new(tokens) else { return Ok(None) };
         let layers = match (&self.layer_types, family) {
             (Some(types), _) => windowed_layers(types, blocks)?,
             (None, Family::Qwen2 | Family::Qwen3) => {
-                let first = self.max_window_layers.unwrap_or(blocks);
+                let first = self.max_window_layers.unwrap_or(MAX_WINDOW_LAYERS);
                 (0..blocks).map(|layer| layer >= first).collect()
             }
             (None, Family::Llama | Family::Mistral | Family::Gemma2 | Family::Gemma3) => {
@@ -197,7 +228,8 @@ impl Raw {
         let full = both.map(|all| all.get(FULL).unwrap_or(all)).or(self.rope_scaling.as_ref());
         let windowed = both.and_then(|all| all.get(WINDOWED));
         let theta = |part: Option<&Value>| part.and_then(|part| part.get("rope_theta")?.as_f64());
-        let base = theta(full).or(self.rope_theta).unwrap_or(ROPE_BASE);
+        let usual = if family == Family::Gemma3 { ROPE_BASE_GEMMA3 } else { ROPE_BASE };
+        let base = theta(full).or(self.rope_theta).unwrap_or(usual);
         let own = theta(windowed).or(self.rope_local_base_freq).unwrap_or(ROPE_BASE);
         let base_range = (1.0, 1e12);
         Ok(Rope {
@@ -347,6 +379,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_is_usual_and_null_is_none() {
+        let gemma2 = config(json!({"model_type": "gemma2"})).unwrap();
+        assert_eq!((gemma2.attention_softcap, gemma2.logit_softcap), (Some(50.0), Some(30.0)));
+        assert_eq!((gemma2.head_dim, gemma2.window_of(0).unwrap().get()), (256, 4_096));
+        assert_eq!(gemma2.attention_scale, 0.0625);
+        let without = json!({"model_type": "gemma2", "attn_logit_softcapping": null,
+            "final_logit_softcapping": null});
+        let without = config(without).unwrap();
+        assert_eq!((without.attention_softcap, without.logit_softcap), (None, None));
+        let gemma3 = config(json!({"model_type": "gemma3_text"})).unwrap();
+        assert_eq!((gemma3.rope_base, gemma3.rope_windowed()), (1e6, Some(1e4)));
+        assert_eq!((gemma3.attention_softcap, gemma3.logit_softcap), (None, None));
+        assert_eq!(config(json!({})).unwrap().head_dim, 128);
+        let mistral = config(json!({"model_type": "mistral"})).unwrap();
+        assert_eq!(mistral.window_of(3).unwrap().get(), 4_096);
+    }
+
+    #[test]
     fn what_cannot_be_computed_is_refused_by_name() {
         refused(
             json!({"model_type": "mamba"}),
@@ -358,7 +408,7 @@ mod tests {
         refused(json!({"hidden_act": "relu"}), "`hidden_act` is relu, allowed is silu");
         refused(json!({"num_hidden_layers": 0}), "`num_hidden_layers` is 0");
         refused(json!({"num_key_value_heads": 3}), "a divisor of 4");
-        refused(json!({"hidden_size": 65}), "x 4 heads");
+        refused(json!({"model_type": "llama", "hidden_size": 65}), "x 4 heads");
         refused(
             json!({"layer_types": [], "model_type": "mistral", "sliding_window": 1}),
             "0 entries",

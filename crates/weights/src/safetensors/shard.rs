@@ -64,6 +64,13 @@ impl Shard {
     }
 }
 
+/// The types that are read.
+fn kind_of(dtype: Dtype) -> Option<TensorType> {
+    [(Dtype::F32, TensorType::F32), (Dtype::F16, TensorType::F16), (Dtype::BF16, TensorType::Bf16)]
+        .into_iter()
+        .find_map(|(theirs, ours)| (theirs == dtype).then_some(ours))
+}
+
 fn entries(map: &[u8], file: &str) -> Result<BTreeMap<String, Entry>, SafetensorsError> {
     let limit = |what, found: u64, limit: u64| {
         if found <= limit {
@@ -83,14 +90,8 @@ fn entries(map: &[u8], file: &str) -> Result<BTreeMap<String, Entry>, Safetensor
     for (name, info) in tensors {
         limit("a name in bytes", name.len() as u64, limits::NAME_BYTES_MAX as u64)?;
         limit("dimensions of a tensor", info.shape.len() as u64, DIMENSIONS_MAX as u64)?;
-        let kind = match info.dtype {
-            Dtype::F32 => TensorType::F32,
-            Dtype::F16 => TensorType::F16,
-            Dtype::BF16 => TensorType::Bf16,
-            other => {
-                let found = format!("{other:?}");
-                return Err(SafetensorsError::Type { name, found });
-            }
+        let Some(kind) = kind_of(info.dtype) else {
+            return Err(SafetensorsError::Type { name, found: format!("{:?}", info.dtype) });
         };
         let (start, end) = info.data_offsets;
         let values = info.shape.iter().try_fold(1_usize, |all, dim| all.checked_mul(*dim));

@@ -72,6 +72,20 @@ impl Case {
     /// The folder of a checkpoint: `shards` files of single precision, with an index when they are
     /// more than one.
     pub(crate) fn write_checkpoint(&self, folder: &Path, shards: usize) {
+        self.write_as(folder, shards, "F32", |value| value.to_le_bytes().to_vec());
+    }
+
+    /// The same as bfloat16, in one file.
+    pub(crate) fn write_checkpoint_bf16(&self, folder: &Path) {
+        self.write_as(folder, 1, "BF16", |value| {
+            let bits = value.to_bits();
+            // To the nearest, of two equally near the even one.
+            let rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+            (rounded as u16).to_le_bytes().to_vec()
+        });
+    }
+
+    fn write_as(&self, folder: &Path, shards: usize, kind: &str, encode: fn(f32) -> Vec<u8>) {
         std::fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
         std::fs::write(folder.join("tokenizer.json"), tokenizer().to_string()).unwrap();
         std::fs::write(folder.join("tokenizer_config.json"), settings().to_string()).unwrap();
@@ -80,9 +94,8 @@ impl Case {
         for (at, (name, shape, values)) in self.weights().enumerate() {
             let (header, data) = &mut files[at % shards];
             let start = data.len();
-            data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            let entry =
-                json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+            data.extend(values.iter().flat_map(|value| encode(*value)));
+            let entry = json!({"dtype": kind, "shape": shape, "data_offsets": [start, data.len()]});
             header.insert(name.to_owned(), entry);
             index.insert(name.to_owned(), file_name(at % shards, shards).into());
         }
