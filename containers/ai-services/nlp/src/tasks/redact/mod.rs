@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use aisemble_protocol::nlp::RedactRule;
 use aisemble_protocol::{ApiError, limits, v1};
@@ -19,6 +20,10 @@ use crate::text::CharOffsets;
 
 /// Bytes that a caller's compiled pattern may take.
 const PATTERN_PROGRAM_BYTES_MAX: usize = 1 << 20;
+/// What a caller's pattern may take for one text: so long, and for each byte so much more. Looking
+/// for all matches can take the square of the text, and others wait for the same thread.
+const PATTERN_TIME_MAX: Duration = Duration::from_millis(100);
+const PATTERN_TIME_PER_BYTE_MAX: Duration = Duration::from_micros(1);
 /// Brackets within brackets of a caller's pattern.
 const PATTERN_NESTING_MAX: u32 = 32;
 
@@ -124,8 +129,8 @@ impl Redaction {
             }
         }
         for (label, pattern) in &self.patterns {
-            for hit in pattern.find_iter(text) {
-                add(hit.range(), label, Source::Pattern, 1.0);
+            for bytes in matches(pattern, text) {
+                add(bytes, label, Source::Pattern, 1.0);
             }
         }
         for Found { bytes, label, score } in entities {
@@ -133,6 +138,23 @@ impl Redaction {
         }
         replace(text, &united(spans), self.replacement)
     }
+}
+
+/// What a caller's pattern finds. When it takes too long, all that it has not looked at counts as
+/// found: what may have to be hidden is not shown.
+fn matches(pattern: &Regex, text: &str) -> Vec<Range<usize>> {
+    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let time_max = PATTERN_TIME_MAX + PATTERN_TIME_PER_BYTE_MAX * bytes;
+    let begin = Instant::now();
+    let mut found = Vec::new();
+    for hit in pattern.find_iter(text) {
+        if begin.elapsed() > time_max {
+            found.push(hit.start()..text.len());
+            break;
+        }
+        found.push(hit.range());
+    }
+    found
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {

@@ -48,10 +48,15 @@ pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     all(&PHONE, text, |text, range| {
         phone(text, range).filter(|range| {
             // The plus is said of telephone numbers only.
-            text[range.start..].starts_with('+')
-                || !others.iter().any(|other| other.start <= range.start && range.end <= other.end)
+            text[range.start..].starts_with('+') || !lies_within(range, &others)
         })
     })
+}
+
+/// Whether one of `others`, which are in order and apart, covers the range.
+fn lies_within(range: &Range<usize>, others: &[Range<usize>]) -> bool {
+    let behind = others.partition_point(|other| other.start <= range.start);
+    others[..behind].last().is_some_and(|other| range.end <= other.end)
 }
 
 fn phone(text: &str, range: Range<usize>) -> Option<Range<usize>> {

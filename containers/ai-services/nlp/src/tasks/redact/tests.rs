@@ -112,6 +112,21 @@ fn patterns_and_entities_join_in_and_overlaps_are_one() {
 }
 
 #[test]
+fn a_pattern_that_takes_the_square_of_the_text_is_ended_and_shows_nothing() {
+    let patterns = vec![v1::CustomPattern {
+        label: "X".to_owned(),
+        // Each match looks at all the rest first: 2 ^ 39 bytes of this text.
+        pattern: "(?:.*[^A-Z])|[A-Z]".to_owned(),
+    }];
+    let task = v1::RedactTask { patterns, ..v1::RedactTask::default() };
+    let text = "A".repeat(1 << 20);
+    let redacted = with(task, &text, Vec::new());
+    assert!(!redacted.text.replace("[X]", "").contains('A'));
+    assert_eq!(redacted.spans.last().unwrap().end, 1 << 20);
+    assert!(redacted.spans.len() < 1 << 20, "it was ended");
+}
+
+#[test]
 fn bad_patterns_and_rules_are_told() {
     let refused = |task: v1::RedactTask, param: &str, sentence: &str| {
         let error = Redaction::checked(&task).unwrap_err();
