@@ -1,5 +1,5 @@
-//! The examples of `configs/examples` on the real services: a table of texts without duplicates, and
-//! pictures made a table of tags. That of the tickets is in `e2e_workflow`.
+//! The examples of `configs/examples` on the real services: a table of texts without duplicates,
+//! and pictures made a table of tags. That of the tickets is in `e2e_workflow`.
 
 use std::collections::BTreeMap;
 

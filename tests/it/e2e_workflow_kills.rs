@@ -17,8 +17,8 @@ const ROWS: u64 = 48;
 /// Kills of the run with random ones.
 const KILLS: usize = 6;
 
-/// SQL makes a table, the llm answers each row, SQL counts the answers. Each query takes long enough
-/// to be met.
+/// SQL makes a table, the llm answers each row, SQL counts the answers. Each query takes long
+/// enough to be met.
 fn workflow() -> Value {
     let texts: String = (0..ROWS).map(|n| format!("{n},{}\n", n * n)).collect();
     let many: String = (0..3_000).map(|n| format!("{n}\n")).collect();

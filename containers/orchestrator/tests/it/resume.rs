@@ -1,5 +1,5 @@
-//! Workflows that go on where an earlier run was: what it finished is taken over, and the service is
-//! asked only for the rest, by its own count.
+//! Workflows that go on where an earlier run was: what it finished is taken over, and the service
+//! is asked only for the rest, by its own count.
 
 use aisemble_protocol::keys::Scope;
 use serde_json::{Value, json};
