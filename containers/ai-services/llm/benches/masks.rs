@@ -4,6 +4,7 @@
 //!
 //! `cargo bench -p aisemble-llm --bench masks [-- MODEL.gguf]`
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +48,8 @@ fn main() -> Result<(), Failure> {
     // The first form also makes the trie of the vocabulary.
     let begun = Instant::now();
     constraints.compile_here(&Form::Regex("a".to_owned()))?;
-    println!("{}", serde_json::json!({"vocabulary_ms": begun.elapsed().as_millis()}));
+    let line = serde_json::json!({"vocabulary_ms": begun.elapsed().as_millis()});
+    writeln!(std::io::stdout(), "{line}")?;
     for (name, form) in forms {
         measure(name, &form, &constraints, tokenizer.vocabulary_len())?;
     }
@@ -99,6 +101,6 @@ fn measure(
         "mask_us_max": at(1.0),
         "compile_ms": compiled.as_secs_f64() * 1e3 / OUTPUTS as f64,
     });
-    println!("{line}");
+    writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }

@@ -16,6 +16,9 @@ use object::{CallObject, Part, Progress};
 
 /// Characters between a tag and the arguments of a call that is named outside of JSON.
 const HEAD_CHARS_MAX: usize = 256;
+/// Bytes around tags and calls, spaces mostly, that are held: each is looked at with every
+/// character.
+const PADDING_BYTES_MAX: usize = 128;
 
 /// What comes out of a model that may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +168,10 @@ impl CallScan {
             return;
         }
         let open = (1..tag.len()).rev().find(|n| self.held.ends_with(&tag[..*n])).unwrap_or(0);
-        let certain = self.held[..self.held.len() - open].trim_end().len();
+        let mut certain = self.held.len() - open;
+        if certain <= PADDING_BYTES_MAX {
+            certain = self.held[..certain].trim_end().len();
+        }
         let words: String = self.held.drain(..certain).collect();
         self.say(&words);
     }
@@ -177,7 +183,7 @@ impl CallScan {
         }
         let tagged = self.held.trim_start().starts_with(syntax.tag);
         let separates = syntax.separators.contains(&character) && (begun || syntax.named);
-        if character.is_whitespace() || separates {
+        if (character.is_whitespace() || separates) && self.held.len() <= 2 * PADDING_BYTES_MAX {
             self.held.push(character);
             self.place = Place::Between;
         } else if syntax.named && tagged && self.held.trim_end().ends_with(syntax.tag) {
@@ -242,7 +248,7 @@ impl CallScan {
         let (close, held) = (self.syntax.close, self.held.trim_start());
         if held == close {
             self.held.clear();
-        } else if close.starts_with(held) {
+        } else if close.starts_with(held) && self.held.len() <= PADDING_BYTES_MAX {
             self.place = Place::Closing;
         } else {
             let held = std::mem::take(&mut self.held);

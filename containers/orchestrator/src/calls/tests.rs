@@ -109,6 +109,18 @@ fn what_is_no_call_is_text_to_the_letter() {
 }
 
 #[test]
+fn spaces_without_end_cost_no_more_than_words() {
+    let spaces = " ".repeat(100_000);
+    let call = "<tool_call>{\"name\": \"a\"}";
+    for said in [spaces.clone(), format!("<tool_call>{spaces}"), format!("{call}{spaces}")] {
+        for format in [CallFormat::Tags, CallFormat::Json, CallFormat::Mistral] {
+            let (heard, calls) = heard(format, &[&said]);
+            assert!(calls > 0 || heard.text == said);
+        }
+    }
+}
+
+#[test]
 fn one_call_can_be_all_there_is() {
     let one = "<tool_call>{\"name\": \"a\", \"arguments\": {}}</tool_call>";
     let mut scan = CallScan::new(CallFormat::Tags, offer(false));
@@ -151,7 +163,8 @@ proptest! {
     #[test]
     fn however_the_text_is_cut_the_same_is_found(
         pieces in proptest::collection::vec(
-            "(<tool_call>|</tool_call>|<\\|python_tag\\|>|\\[TOOL_CALLS\\]|\\[ARGS\\]|<|tool|\\[|\\]|;|,|\
+            "(<tool_call>|</tool_call>|<\\|python_tag\\|>|\\[TOOL_CALLS\\]|\\[ARGS\\]|<|tool|\\[|\
+             \\]|;|,|\
              \\{\"name\": \"a\", \"arguments\": \\{\\}\\}|\\{\"name\": \"b\"|, \"arguments\": |\
              \\{\"x\": [1]\\}|\\}|\"|\\\\|a|\n| |é){0,4}",
             0..8,

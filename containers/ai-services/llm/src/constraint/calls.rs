@@ -63,7 +63,8 @@ impl Calls {
             let (head, after) = (writing.symbols(&head), writing.symbols(text.after));
             choices.push(format!("call_{index}"));
             rules.push_str(&format!(
-                "call_{index}: {head} arguments_{index} {after}\narguments_{index}: %json {schema}\n"
+                "call_{index}: {head} arguments_{index} {after}\n\
+                 arguments_{index}: %json {schema}\n"
             ));
         }
         if choices.is_empty() {

@@ -67,6 +67,13 @@ pub(super) fn checked(text: &str) -> Result<Value, SchemaError> {
 }
 
 fn walk(schema: &Map<String, Value>) -> Result<(), SchemaError> {
+    let outside = |to: &&str| !to.starts_with('#');
+    let refers_outside = |object: &Map<String, Value>| {
+        object.get("$ref").and_then(Value::as_str).filter(outside).is_some()
+    };
+    if refers_outside(schema) {
+        return Err(SchemaError::RefersOutside { place: step("", "$ref") });
+    }
     let mut values = 0;
     let mut open: Vec<(String, usize, &Value)> =
         schema.iter().rev().map(|(key, value)| (step("", key), 1, value)).collect();
@@ -80,8 +87,7 @@ fn walk(schema: &Map<String, Value>) -> Result<(), SchemaError> {
         }
         match value {
             Value::Object(object) => {
-                let outside = |to: &&str| !to.starts_with('#');
-                if object.get("$ref").and_then(Value::as_str).filter(outside).is_some() {
+                if refers_outside(object) {
                     return Err(SchemaError::RefersOutside { place: shown(&step(&place, "$ref")) });
                 }
                 let inside = object.iter().rev();
@@ -131,6 +137,8 @@ mod tests {
         check(&long, "more than 8192 values; the first one too many is at /enum/819");
         let away = r#"{"properties":{"a":{"$ref":"https://example.com/x"}}}"#;
         check(away, "/properties/a/$ref refers to another document");
+        let away = r#"{"$ref":"https://example.com/x"}"#;
+        check(away, "/$ref refers to another document");
         check(r#"{"x-guidance":{}}"#, "x-guidance");
     }
 }

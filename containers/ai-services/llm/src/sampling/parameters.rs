@@ -57,7 +57,8 @@ impl SamplingParameters {
     }
 
     /// Checks a request's sampling. An absent message is the API's default; in a present one 0
-    /// means off for `top_p`, `typical_p` and `repetition_penalty`, which protobuf cannot tell from absent.
+    /// means off for `top_p`, `typical_p` and `repetition_penalty`, which protobuf cannot tell from
+    /// absent.
     ///
     /// # Errors
     /// `invalid_request` naming the field and its range.

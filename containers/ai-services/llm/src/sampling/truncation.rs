@@ -1,5 +1,6 @@
-//! The candidates of a draw: temperature, top-k, top-p, min-p, typical-p, and the draw itself. Everything is
-//! ordered by weight and then by token, so equal weights never depend on how a sort moves them.
+//! The candidates of a draw: temperature, top-k, top-p, min-p, typical-p, and the draw itself.
+//! Everything is ordered by weight and then by token, so equal weights never depend on how a sort
+//! moves them.
 
 use super::parameters::SamplingParameters;
 

@@ -120,17 +120,18 @@ impl Asked {
         let shown = own.shown(&sampling)?;
         let mut request = sampling.request(&own.model);
         let (stream, background) = (sampling.stream == Some(true), own.background);
-        request.max_tokens = Some(match own.max_output_tokens {
-            Some(given) => given,
-            None => match app.resolve_model(&own.model) {
-                Ok(model) => model.limits.map_or(1, |max| max.output_tokens_max),
-                // It waits for the service, which cuts this to what it gives.
-                Err(error) if background && error.code == ErrorCode::Unavailable => {
-                    limits::OUTPUT_TOKENS_MAX
-                }
-                Err(error) => return Err(error),
-            },
-        });
+        let most = match app.resolve_model(&own.model) {
+            Ok(model) => {
+                request.model = Some(model.name);
+                model.limits.map_or(1, |max| max.output_tokens_max)
+            }
+            // It waits for the service, which cuts this to what it gives.
+            Err(error) if background && error.code == ErrorCode::Unavailable => {
+                limits::OUTPUT_TOKENS_MAX
+            }
+            Err(error) => return Err(error),
+        };
+        request.max_tokens = Some(own.max_output_tokens.unwrap_or(most));
         let said = match &own.previous_response_id {
             Some(id) => app.chat_of(caller, id).await?,
             None => Vec::new(),
