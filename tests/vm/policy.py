@@ -41,14 +41,25 @@ def expect(number, what, wanted, seen):
     print(f"{verdict} {number:<4} {what:<70} {seen}")
 
 
+# A query walks the whole policy: one for each source, and what a target's name stands for once.
+of_source = {}
+of_target = {}
+
+
+def members(target):
+    """The types that a type or an attribute stands for."""
+    if str(target) not in of_target:
+        of_target[str(target)] = {str(one) for one in target.expand()}
+    return of_target[str(target)]
+
+
 def rules(source, target=None, classes=None):
-    query = {"ruletype": ["allow"], "source": source, "source_indirect": True}
-    if target:
-        query |= {"target": target, "target_indirect": True}
-    if classes:
-        query["tclass"] = classes
-    return [rule for rule in setools.TERuleQuery(policy, **query).results()
-            if str(rule.source) != "domain"]
+    if source not in of_source:
+        query = setools.TERuleQuery(policy, ruletype=["allow"], source=source, source_indirect=True)
+        of_source[source] = [rule for rule in query.results() if str(rule.source) != "domain"]
+    return [rule for rule in of_source[source]
+            if (classes is None or str(rule.tclass) in classes)
+            and (target is None or target in members(rule.target))]
 
 
 def granted(source, target=None, classes=None):
