@@ -62,7 +62,7 @@ fn workers(stack: &Stack) -> Vec<u32> {
     service.into_iter().flat_map(children).flat_map(children).collect()
 }
 
-fn state<'v>(view: &'v Value, step: usize) -> &'v str {
+fn state(view: &Value, step: usize) -> &str {
     view["steps"][step]["state"].as_str().unwrap_or_default()
 }
 
