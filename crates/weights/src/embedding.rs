@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use aisemble_kernels::{PackedMatrix, Pool};
-use candle_core::quantized::QMatMul;
 use candle_core::{Device, Result, Tensor, bail};
 
 use crate::convert;
+use crate::device_matrix::DeviceMatrix;
 use crate::error::LoadError;
 use crate::linear::Linear;
 use crate::source::ModelSource;
@@ -25,7 +25,7 @@ pub struct Embedding {
 #[derive(Clone)]
 enum Table {
     Packed { matrix: Arc<PackedMatrix>, pool: Arc<Pool> },
-    Candle { matmul: Arc<QMatMul>, device: Device },
+    Candle { matmul: Arc<DeviceMatrix>, device: Device },
 }
 
 impl std::fmt::Debug for Embedding {
@@ -51,10 +51,8 @@ impl Embedding {
             let matrix = Arc::new(convert::pack(source, name)?);
             Table::Packed { matrix, pool: Arc::clone(pool) }
         } else {
-            let matmul = convert::qtensor(&view, view.dims, device)
-                .and_then(QMatMul::from_qtensor)
-                .map_err(|source| LoadError::Candle { name: name.to_owned(), source })?;
-            Table::Candle { matmul: Arc::new(matmul), device: device.clone() }
+            let matmul = Arc::new(DeviceMatrix::load(name, &view, device)?);
+            Table::Candle { matmul, device: device.clone() }
         };
         Ok(Self { table, vocabulary, width, scale: 1.0 })
     }
@@ -94,7 +92,7 @@ impl Embedding {
                 Tensor::from_vec(rows, (ids.len(), self.width), &Device::Cpu)
             }
             Table::Candle { matmul, device } => {
-                let rows = matmul.embedding(&Tensor::new(ids, device)?)?;
+                let rows = matmul.rows(&Tensor::new(ids, device)?)?;
                 if self.scale == 1.0 { Ok(rows) } else { rows.affine(f64::from(self.scale), 0.0) }
             }
         }

@@ -11,6 +11,7 @@
 mod config;
 mod convert;
 mod device;
+mod device_matrix;
 pub mod digest;
 mod embedding;
 mod error;

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use aisemble_kernels::{PackedMatrix, Pool, Product};
-use candle_core::quantized::QMatMul;
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
 
 use crate::convert;
+use crate::device_matrix::DeviceMatrix;
 use crate::error::LoadError;
 use crate::ops::{self, contiguous};
 use crate::source::ModelSource;
@@ -25,7 +25,7 @@ pub struct Linear {
 #[derive(Clone)]
 enum Weights {
     Packed { matrix: Arc<PackedMatrix>, pool: Arc<Pool> },
-    Candle(Arc<QMatMul>),
+    Candle(Arc<DeviceMatrix>),
 }
 
 impl std::fmt::Debug for Weights {
@@ -56,11 +56,7 @@ impl Linear {
             let matrix = Arc::new(convert::pack(source, name)?);
             Weights::Packed { matrix, pool: Arc::clone(pool) }
         } else {
-            let matmul = convert::qtensor(&view, view.dims, device).and_then(QMatMul::from_qtensor);
-            let name = || name.to_owned();
-            Weights::Candle(Arc::new(
-                matmul.map_err(|source| LoadError::Candle { name: name(), source })?,
-            ))
+            Weights::Candle(Arc::new(DeviceMatrix::load(name, &view, device)?))
         };
         let bias = match name.strip_suffix(".weight").map(|stem| format!("{stem}.bias")) {
             Some(bias) if source.has_tensor(&bias) => {
@@ -95,7 +91,7 @@ impl Linear {
         Self { weights: Weights::Packed { matrix, pool }, bias: None, in_features, out_features }
     }
 
-    pub(crate) fn from_candle(matmul: Arc<QMatMul>, (rows, cols): (usize, usize)) -> Self {
+    pub(crate) fn from_candle(matmul: Arc<DeviceMatrix>, (rows, cols): (usize, usize)) -> Self {
         let weights = Weights::Candle(matmul);
         Self { weights, bias: None, in_features: cols, out_features: rows }
     }

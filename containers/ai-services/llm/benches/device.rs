@@ -2,8 +2,8 @@
 //! fast the device is. One JSON object a line on stdout; ends with an error when they disagree.
 //!
 //! `cargo bench -p aisemble-llm --bench device -- MODEL.gguf [--device cuda:0] [--quick]
-//! [--speed-only] [--bandwidth-gb-s N]`; scripts/bench-gpu.sh runs it, and `--device cpu` is its dry
-//! run.
+//! [--speed-only] [--bandwidth-gb-s N]`; scripts/bench-gpu.sh runs it; `--device cpu` is its
+//! dry run.
 
 use std::path::Path;
 use std::sync::Arc;

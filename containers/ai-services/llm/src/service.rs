@@ -180,10 +180,8 @@ fn memory_plan(
 ) -> Result<MemoryPlan, StartError> {
     let shape = source.config().map_err(|source| unusable(&config.model.path, source))?;
     let views = source.tensor_names();
-    let tensors = views.into_iter().filter_map(|name| {
-        let view = source.tensor(name).ok()?;
-        Some((view.kind, view.bytes.len() as u64))
-    });
+    let bytes = |name: &str| source.tensor(name).ok().map(|view| view.bytes.len() as u64);
+    let tensors = views.into_iter().filter_map(bytes);
     let is_gpu = !place.device().is_cpu();
     Ok(MemoryPlan::new(&shape, tensors, &config.engine, is_gpu))
 }

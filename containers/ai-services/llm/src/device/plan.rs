@@ -4,7 +4,6 @@
 use std::fmt;
 
 use aisemble_weights::ModelConfig;
-use aisemble_weights::gguf::TensorType;
 
 use crate::config::{EngineSection, KvType};
 use crate::engine::DRAFTED_ROWS_MAX;
@@ -39,34 +38,15 @@ struct StepShape {
 }
 
 impl MemoryPlan {
-    /// For a model of that shape, as `engine` serves it. `tensors`: type and bytes of each in its
-    /// files.
+    /// For a model of that shape, as `engine` serves it. `tensors`: bytes of each in its files; they
+    /// are kept as they are there.
     #[must_use]
     pub fn new(
         config: &ModelConfig,
-        tensors: impl Iterator<Item = (TensorType, u64)>,
+        tensors: impl Iterator<Item = u64>,
         engine: &EngineSection,
         is_gpu: bool,
     ) -> Self {
-        let kept = |(kind, bytes): (TensorType, u64)| match kind {
-            // candle multiplies them in single precision on a GPU.
-            TensorType::F16 | TensorType::Bf16 if is_gpu => 2 * bytes,
-            TensorType::F32
-            | TensorType::F16
-            | TensorType::Bf16
-            | TensorType::Q4_0
-            | TensorType::Q4_1
-            | TensorType::Q5_0
-            | TensorType::Q5_1
-            | TensorType::Q8_0
-            | TensorType::Q8_1
-            | TensorType::Q2K
-            | TensorType::Q3K
-            | TensorType::Q4K
-            | TensorType::Q5K
-            | TensorType::Q6K
-            | TensorType::Q8K => bytes,
-        };
         let value_bytes = match engine.kv_type {
             KvType::F16 => 2,
             KvType::F32 => 4,
@@ -81,7 +61,7 @@ impl MemoryPlan {
             context_tokens: engine.context_tokens_max.min(config.context_tokens),
         };
         Self {
-            weights_bytes: tensors.map(kept).sum(),
+            weights_bytes: tensors.sum(),
             kv_bytes: kv_tokens as u64 * token as u64,
             workspace_bytes: workspace(config, step, is_gpu),
         }
