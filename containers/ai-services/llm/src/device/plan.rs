@@ -38,8 +38,8 @@ struct StepShape {
 }
 
 impl MemoryPlan {
-    /// For a model of that shape, as `engine` serves it. `tensors`: bytes of each in its files; they
-    /// are kept as they are there.
+    /// For a model of that shape, as `engine` serves it. `tensors`: bytes of each in its files;
+    /// they are kept as they are there.
     #[must_use]
     pub fn new(
         config: &ModelConfig,
