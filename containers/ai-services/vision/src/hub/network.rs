@@ -129,6 +129,19 @@ impl Family {
             Self::Blip => "blip",
         }
     }
+
+    /// The kind of image processor that transformers takes for it.
+    fn processor(self) -> Option<&'static str> {
+        match self {
+            Self::Vit => Some("ViT"),
+            Self::Dinov2 => Some("Bit"),
+            Self::Resnet => Some("ConvNext"),
+            Self::MobileNetV4 => None,
+            Self::Clip => Some("CLIP"),
+            Self::Siglip => Some("Siglip"),
+            Self::Blip => Some("Blip"),
+        }
+    }
 }
 
 /// The files beside the weights, as they are pinned; one that is not is empty.
@@ -170,7 +183,8 @@ impl Hub {
         let prepare = match &head.pretrained_cfg {
             Some(cfg) if files.preprocessor.is_empty() => Prepare::from_timm(cfg)?,
             Some(_) | None => {
-                Prepare::from_transformers(there(&files.preprocessor, PREPROCESSOR)?)?
+                let file = there(&files.preprocessor, PREPROCESSOR)?;
+                Prepare::from_transformers(file, family.processor())?
             }
         };
         let tensors = Named::read(file)?;

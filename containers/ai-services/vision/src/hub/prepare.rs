@@ -147,15 +147,19 @@ impl Kind {
 }
 
 impl Prepare {
-    /// From a `preprocessor_config.json`.
+    /// From a `preprocessor_config.json`; old ones name no kind of processor, and have the
+    /// family's then.
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub(super) fn from_transformers(bytes: &[u8]) -> Result<Self, PrepareError> {
+    pub(super) fn from_transformers(
+        bytes: &[u8],
+        of_family: Option<&str>,
+    ) -> Result<Self, PrepareError> {
         let file: File = parse(PREPROCESSOR, bytes)?;
-        let name = file.image_processor_type.as_ref().or(file.feature_extractor_type.as_ref());
-        let name = name.ok_or(PrepareError::Missing { key: "image_processor_type" })?;
-        let kind = Kind::of(name)?;
+        let name = file.image_processor_type.as_deref().or(file.feature_extractor_type.as_deref());
+        let name = name.or(of_family);
+        let kind = Kind::of(name.ok_or(PrepareError::Missing { key: "image_processor_type" })?)?;
         for (key, found) in [("do_resize", file.do_resize), ("do_rescale", file.do_rescale)] {
             if !found {
                 let (value, reason) = ("false".to_owned(), "it is always done");
@@ -355,7 +359,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str, sentence: &str) {
-        let error = Prepare::from_transformers(text.as_bytes()).unwrap_err();
+        let error = Prepare::from_transformers(text.as_bytes(), None).unwrap_err();
         assert!(error.to_string().contains(sentence), "{error}");
     }
 
@@ -377,6 +381,10 @@ mod tests {
         let zero = r#""image_mean": [0, 0, 0], "image_std": [1, 0, 1]"#;
         refused(&with(&format!(r#""size": 32, {zero}"#)), "would not be finite");
         let fine = with(&format!(r#""size": 32, {values}"#));
-        assert_eq!(Prepare::from_transformers(fine.as_bytes()).unwrap().side(), 32);
+        let named = Prepare::from_transformers(fine.as_bytes(), None).unwrap();
+        assert_eq!(named.side(), 32);
+        let old = format!(r#"{{"size": 32, {values}}}"#);
+        let old = Prepare::from_transformers(old.as_bytes(), Some("ViT")).unwrap();
+        assert_eq!(old, named);
     }
 }
