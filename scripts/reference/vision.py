@@ -181,7 +181,7 @@ def mobilenetv4():
                 "mean": MEAN, "std": STD}
     transform = timm.data.create_transform(**{**settings, "input_size": (3, 64, 64)})
     config = {"architecture": "mobilenetv4_conv_small", "num_classes": len(CLASSES), "num_features": 1280,
-              "pretrained_cfg": settings}
+              "pretrained_cfg": settings, "id2label": {str(at): name for at, name in enumerate(CLASSES)}}
 
     def see(network, image):
         pixels = transform(image)[None]

@@ -9,12 +9,8 @@ pub(crate) struct Model {
     pub(crate) architecture: String,
     pub(crate) license: String,
     pub(crate) files: Vec<(String, String)>,
-}
-
-impl Model {
-    pub(crate) fn folder(&self) -> PathBuf {
-        cache().join("models").join(&self.name)
-    }
+    /// Where its files are.
+    pub(crate) folder: PathBuf,
 }
 
 fn cache() -> PathBuf {
@@ -32,6 +28,7 @@ pub(crate) fn models() -> Vec<Model> {
     let of_vision = of_vision.filter(|model| model["capability"].as_str() == Some("vision"));
     let models: Vec<Model> = of_vision
         .map(|model| Model {
+            folder: cache().join("models").join(text(model, "name")),
             name: text(model, "name"),
             architecture: text(model, "architecture"),
             license: text(model, "license"),
@@ -46,7 +43,7 @@ pub(crate) fn models() -> Vec<Model> {
         .collect();
     for model in &models {
         for (file, _) in &model.files {
-            let path = model.folder().join(file);
+            let path = model.folder.join(file);
             let hint = "run `ai-semble --home ~/.cache/ai-semble models pull`";
             assert!(path.exists(), "{} is missing: {hint}", path.display());
         }

@@ -34,7 +34,7 @@ impl Instance {
         let mut text = std::fs::File::create(&config).unwrap();
         for model in models {
             let (name, architecture, license) = (&model.name, &model.architecture, &model.license);
-            let path = model.folder();
+            let path = &model.folder;
             writeln!(text, "[[model]]\nname = {name:?}\narchitecture = {architecture:?}").unwrap();
             writeln!(text, "path = {path:?}\nlicense = {license:?}\n[model.sha256]").unwrap();
             for (file, digest) in &model.files {

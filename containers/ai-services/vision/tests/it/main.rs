@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod data;
+mod hub;
+mod hub_folder;
 mod instance;
 mod reference;
 mod service;
