@@ -69,7 +69,6 @@ fn same(found: &[Vec<f32>], (case, reference): (&Case, &Reference), tolerance: f
             largest = largest.max((found - expected).abs());
         }
     }
-    println!("{} {how}: {largest} of {}", case.name, case.largest_logit);
     assert!(largest <= allowed, "{} {how}: {largest} is more than {allowed}", case.name);
 }
 
