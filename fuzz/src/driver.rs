@@ -20,8 +20,13 @@ use crate::targets::{Answer, Target};
 
 /// Inputs of a corpus; more are not kept.
 const CORPUS_MAX: usize = 20_000;
-/// What one input may take, under load too.
-const INPUT_TIME_MAX: Duration = Duration::from_secs(20);
+/// Valid inputs that are kept besides; a new one takes the place of any.
+const VALID_MAX: usize = 400;
+/// Processor time that one input may take, and time, which a busy machine lengthens.
+const INPUT_CPU_MAX: Duration = Duration::from_secs(20);
+const INPUT_TIME_MAX: Duration = Duration::from_secs(300);
+/// Clock ticks of `/proc` in a second: Linux shows them so on every machine.
+const TICKS_PER_S: u64 = 100;
 
 /// How long, from where, and where to leave what was found.
 #[derive(Debug, Clone)]
@@ -86,6 +91,7 @@ pub fn run(target: &Target, plan: &Plan) -> Result<Report, Broken> {
         edges: Edges::default(),
         answers: HashSet::new(),
         corpus: Vec::new(),
+        valid: Vec::new(),
         report: Report {
             target: target.name,
             seconds: 0.0,
@@ -102,20 +108,33 @@ pub fn run(target: &Target, plan: &Plan) -> Result<Report, Broken> {
     let seeds = (target.seeds)();
     assert!(!seeds.is_empty(), "{} has no inputs to begin with", target.name);
     for seed in seeds {
-        run.one(&seed)?;
+        if run.one(&seed)?.is_valid {
+            run.valid.push(seed.clone());
+        }
         run.corpus.push(seed);
     }
     // Else the target would only ever see what is refused at once.
     assert!(run.report.valid > 0, "{}: no seed is valid: {:?}", target.name, run.answers);
     let mut random = SmallRng::seed_from_u64(plan.seed);
     while begin.elapsed() < plan.time && run.report.inputs < plan.inputs_max {
-        // What was found last leads on most often.
+        // What is valid leads deepest, what was found last leads on most often.
         let recent = run.corpus.len().saturating_sub(32);
-        let from = if random.random_ratio(1, 3) { recent } else { 0 };
-        let mut input = run.corpus[from..].choose(&mut random).cloned().unwrap_or_default();
+        let from = match random.random_range(0..4) {
+            0 => &run.corpus[..],
+            1 => &run.corpus[recent..],
+            _ => &run.valid[..],
+        };
+        let mut input = from.choose(&mut random).cloned().unwrap_or_default();
         let other = run.corpus.choose(&mut random).map_or(&[][..], Vec::as_slice);
         mutate(&mut input, other, target.words, &mut random);
-        if run.one(&input)? && run.corpus.len() < CORPUS_MAX {
+        let found = run.one(&input)?;
+        if found.is_valid && run.valid.len() < VALID_MAX {
+            run.valid.push(input.clone());
+        } else if found.is_valid {
+            let place = random.random_range(0..run.valid.len());
+            run.valid[place].clone_from(&input);
+        }
+        if found.is_new && run.corpus.len() < CORPUS_MAX {
             run.corpus.push(input);
         }
     }
@@ -132,15 +151,26 @@ struct Run<'a> {
     edges: Edges,
     answers: HashSet<String>,
     corpus: Vec<Vec<u8>>,
+    valid: Vec<Vec<u8>>,
     report: Report,
 }
 
+/// What an input showed.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Something that none before it did.
+    is_new: bool,
+    /// It is valid.
+    is_valid: bool,
+}
+
 impl Run<'_> {
-    /// Tries an input. True when it did something new.
-    fn one(&mut self, input: &[u8]) -> Result<bool, Broken> {
+    /// Tries an input.
+    fn one(&mut self, input: &[u8]) -> Result<Found, Broken> {
         self.report.inputs += 1;
         let written = self.last.set_len(0).and_then(|()| self.last.write_all_at(input, 0));
         written.unwrap_or_else(|error| panic!("the last input cannot be written: {error}"));
+        let cpu = processor_time();
         Edges::reset();
         watch::begin();
         let begin = Instant::now();
@@ -149,17 +179,19 @@ impl Run<'_> {
         watch::end();
         self.report.slowest_ms =
             self.report.slowest_ms.max((took.as_secs_f64() * 1e4).round() / 10.0);
-        let mut is_new = self.edges.add();
+        let (mut is_new, mut is_valid) = (self.edges.add(), false);
         match answer {
-            Ok(Answer::Taken) => self.report.valid += 1,
+            Ok(Answer::Taken) => is_valid = true,
             Ok(Answer::Refused(why)) => is_new |= self.answers.insert(without_numbers(&why)),
             Ok(Answer::Contained) => self.report.contained += 1,
             Err(_) => return Err(self.broken("it panicked (see above)", input)),
         }
-        if took > INPUT_TIME_MAX {
-            return Err(self.broken(&format!("it took {took:?}"), input));
+        let cpu = processor_time().saturating_sub(cpu);
+        if cpu > INPUT_CPU_MAX {
+            return Err(self.broken(&format!("it took {cpu:?} of processor time"), input));
         }
-        Ok(is_new)
+        self.report.valid += u64::from(is_valid);
+        Ok(Found { is_new, is_valid })
     }
 
     fn broken(&self, what: &str, input: &[u8]) -> Broken {
@@ -170,6 +202,15 @@ impl Run<'_> {
         };
         Broken { what, path }
     }
+}
+
+/// What this process has computed so far, all its threads together.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the program's name, which may have spaces: user and system time are fields 14 and 15.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_S)
 }
 
 /// The kind of an answer: the same words about other numbers and names are nothing new.
@@ -208,7 +249,7 @@ mod watch {
     }
 
     fn look() {
-        let limit_ms = 3 * INPUT_TIME_MAX.as_millis() as u64;
+        let limit_ms = INPUT_TIME_MAX.as_millis() as u64;
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let begun = BEGUN_MS.load(Ordering::Relaxed);
