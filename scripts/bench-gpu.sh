@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one command for a machine with an NVIDIA GPU: builds, compares the device with the CPU, records
 # the driver's system calls beside the sandbox's rules, and measures. Figures go to OUTPUT_FOLDER as
-# JSON lines. It has run here only with --dry-run-cpu: no GPU was at hand.
+# JSON lines. Not yet run on a GPU (docs/gpu.md).
 set -euo pipefail
 
 usage() {
