@@ -6,6 +6,7 @@ mod bounds;
 mod checkpoint;
 mod engine_thread;
 mod families;
+mod functions;
 mod instance;
 mod model_file;
 mod reference;
