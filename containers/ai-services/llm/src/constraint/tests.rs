@@ -59,9 +59,10 @@ fn fits(schema: &Value, value: &Value) -> bool {
         Some("null") => value.is_null(),
         Some("boolean") => value.is_boolean(),
         Some("string") => value.as_str().is_some_and(|text| text.chars().count() <= 6),
-        Some("integer") => value.as_i64().is_some_and(|whole| {
-            let whole = whole as f64;
-            number("minimum").is_none_or(|least| whole >= least)
+        // `-0` is a whole number too, which is read as a float.
+        Some("integer") => value.as_f64().is_some_and(|whole| {
+            whole.fract() == 0.0
+                && number("minimum").is_none_or(|least| whole >= least)
                 && number("maximum").is_none_or(|most| whole <= most)
         }),
         Some("array") => value.as_array().is_some_and(|items| {
