@@ -25,7 +25,6 @@ pub struct Pair {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a handful for the life of the process")]
 enum Network {
     Clip(ClipModel),
     Siglip(siglip::Model),
