@@ -20,7 +20,7 @@ $AISEMBLE_TEST_CACHE (default ~/.cache/ai-semble). Build output goes to $CARGO_T
 TEXT
 }
 
-# The whole tier takes four to six minutes on two cores.
+# Twice what the whole tier takes on two cores that are not idle.
 host_limit_s=1200
 lint=1 host=auto vm=0
 for argument in "$@"; do
