@@ -160,8 +160,7 @@ impl RedactOutput {
 pub struct ChatMessage {
     /// `system`, `user`, `assistant`, or `tool` for what a function gave.
     pub role: String,
-    /// What is said.
-    #[serde(default)]
+    /// What is said; empty where an assistant only calls.
     pub content: String,
     /// What an assistant called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

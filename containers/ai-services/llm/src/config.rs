@@ -39,7 +39,7 @@ pub struct ModelSection {
     pub quantize: Quantize,
     /// Its licence, as Describe reports it. Empty = as the file says.
     pub license: String,
-    /// SHA-256 of each file of a folder, checked before anything of it is parsed. Empty = any files.
+    /// SHA-256 of each file of a folder, checked before anything of it is parsed. Empty = any.
     pub files: BTreeMap<String, String>,
 }
 

@@ -11,9 +11,9 @@ use crate::model::{BLOCK_TOKENS, CacheKind, Caches, Decoder, StepBatch};
 
 /// Tokens that are generated.
 const OUTPUT_TOKENS: usize = 8;
-/// How far the logits of the same prompt may lie apart on a GPU, where the number of rows chooses the
-/// kernel of a product. About three times the rounding of activations to 8 bits (docs/llm.md); not
-/// yet measured on a GPU.
+/// How far the logits of the same prompt may lie apart on a GPU, where the number of rows chooses
+/// the kernel of a product. About three times the rounding of activations to 8 bits (docs/llm.md);
+/// not yet measured on a GPU.
 const GPU_LOGITS_APART_MAX: f32 = 0.5;
 /// Blocks that the warm-up's cache has: room for the longest prompt here and its output.
 const BLOCKS: usize = 4;

@@ -297,6 +297,7 @@ impl Model for Service {
             sha256: SHA256.to_owned(),
             device: "cpu".to_owned(),
             limits: Some(limits),
+            memory: Some(v1::MemoryPlan { weights_bytes: 1, ..v1::MemoryPlan::default() }),
             ..v1::ModelInfo::default()
         };
         let sandbox = v1::SandboxInfo { seccomp_mode: 2, ..v1::SandboxInfo::default() };

@@ -186,8 +186,8 @@ impl CustomOp2 for Add {
     }
 }
 
-/// `x + y` with one `y`, `[width]`, for every row of `x`, `[rows, width]`, both in the memory of the
-/// CPU. The result has the shape of `x`.
+/// `x + y` with one `y`, `[width]`, for every row of `x`, `[rows, width]`, both in the memory of
+/// the CPU. The result has the shape of `x`.
 ///
 /// # Errors
 /// When the widths differ or a tensor is not f32.

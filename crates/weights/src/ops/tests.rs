@@ -183,7 +183,8 @@ proptest! {
 
     #[test]
     fn silu_mul_is_what_it_says(rows in 0_usize..5, width in 1_usize..200, seed in 0_u64..99) {
-        let (gate, up) = (random(&[rows, width], seed), random(&[rows, width], seed.wrapping_add(1)));
+        let gate = random(&[rows, width], seed);
+        let up = random(&[rows, width], seed.wrapping_add(1));
         let plain = plain_silu_mul(&gate, &up).unwrap();
         close(&silu_mul(&gate, &up).unwrap(), &plain, 1e-5);
     }
@@ -194,7 +195,8 @@ proptest! {
         width in 1_usize..70,
         seed in any::<u64>(),
     ) {
-        let (gate, up) = (random(&[rows, width], seed), random(&[rows, width], seed.wrapping_add(1)));
+        let gate = random(&[rows, width], seed);
+        let up = random(&[rows, width], seed.wrapping_add(1));
         close(&gelu_mul(&gate, &up).unwrap(), &(gate.gelu().unwrap() * &up).unwrap(), 1e-5);
         let bias = random(&[width], seed.wrapping_add(2));
         close(&add_rows(&gate, &bias).unwrap(), &gate.broadcast_add(&bias).unwrap(), 1e-6);

@@ -6,7 +6,7 @@ use aisemble_weights::gguf::TensorType;
 use aisemble_weights::{ModelSource, Quantise};
 
 /// The quantisation of the most values of the file's matrices, as it is served: `Q4_1`, or
-/// `Q8_0 (from Q3_K)` when it is requantised at load: asked for, or no kernel takes the file's type.
+/// `Q8_0 (from Q3_K)` when it is requantised at load: asked for, or no kernel takes the type.
 #[must_use]
 pub fn quantization(source: &dyn ModelSource) -> String {
     let mut values: BTreeMap<String, (usize, TensorType)> = BTreeMap::new();
