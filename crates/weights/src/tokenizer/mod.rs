@@ -1,5 +1,5 @@
-//! Tokenizers built from the metadata of a GGUF file or from a `tokenizer.json`. It knows text, tokens and bytes, not prompts,
-//! chats or models.
+//! Tokenizers built from the metadata of a GGUF file or from a `tokenizer.json`. It knows text,
+//! tokens and bytes, not prompts, chats or models.
 //!
 //! The merges of a byte-pair vocabulary are done by the `tokenizers` crate; splitting the text
 //! before it is done here (`split`), because the crate's regular expressions give up silently on
