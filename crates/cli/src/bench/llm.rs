@@ -275,16 +275,18 @@ fn report_rows(rows: &[Row], terminal: Terminal) -> Outcome<()> {
                 number(Some(row.ours.prefill_tokens_per_s), 0),
                 number(peer.map(|peer| peer.prefill_tokens_per_s), 0),
                 number(row.prefill_ratio, 2),
-                number(Some(row.ours.decode_tokens_per_s), 1),
+                number(Some(row.ours.decode_tokens_per_s).filter(|rate| *rate > 0.0), 1),
                 number(peer.map(|peer| peer.decode_tokens_per_s), 1),
-                number(row.decode_ratio, 2),
+                number(row.decode_ratio.filter(|ratio| *ratio > 0.0), 2),
                 number(Some(row.whole_tokens_per_s), 1),
             ]
         })
         .collect();
     let head =
         ["STREAMS", "TOKENS", "PREFILL", "PEER", "RATIO", "DECODE", "PEER", "RATIO", "WHOLE"];
-    terminal.note("tokens/s; decode of several streams is their sum while all of them decode");
+    terminal.note(
+        "tokens/s; decode of several streams is their sum while all of them decode, - if that never was",
+    );
     terminal.table(&head, &cells)?;
     if let Some(peer) = rows.iter().find_map(|row| row.peer.as_ref()) {
         terminal.note(&format!("peer: {}", peer.engine));
